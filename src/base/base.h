@@ -41,6 +41,11 @@
 #undef linux
 #undef unix
 
+/* musl makes these macros "(stdin)" and so on, which cannot name a field either; the objects stay. */
+#undef stdin
+#undef stdout
+#undef stderr
+
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
