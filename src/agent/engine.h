@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.h: what makes containers inside a job. One table of functions an engine:
+ *
+ *   crun   libcrun, linked in: namespaces, overlayfs, cgroups where the job has them; as root or not
+ *   host   no image: the command runs on the machine's own files; only when the configuration allows it
+ *
+ * Where each call may run is said with it: "loop" (it never blocks for long) or "worker" (in a forked copy of the agent,
+ * io/child.h). A worker's process IS the parent of what start and exec begin; when it ends, the kernel hands the new
+ * process to the agent (PID 1 or subreaper), which reaps it. So it may already have ended when the worker's answer is
+ * read: keep the statuses of unknown orphans until no start or exec is under way.
+ *
+ * An engine keeps nothing in memory about containers: all is in the container's bundle directory and in the kernel, so
+ * that calls in different workers agree.
+ *
+ * Life of a container:   create -> start -> (exec | signal)* -> remove
+ */
+#ifndef AGENT_ENGINE_H
+#define AGENT_ENGINE_H
+
+#include "agent/isolate.h"
+#include "base/base.h"
+
+#include "cri.pb-c.h"
+
+struct image_config; /* image/config.h */
+
+struct engine_options {
+    const char *wanted;     /* "", "auto", "crun" or "host" */
+    bool allow_host;        /* the configuration allows the host engine to be picked by "auto" */
+    const char *job_dir;    /* absolute, mode 0700; the engine keeps its own things in <job_dir>/engine */
+    const char *sandbox_id; /* 64 hex digits */
+    const char *cgroup_parent; /* of the pod, an absolute cgroup path; "": /interlink-cri/<sandbox_id> */
+    struct isolation isolation;
+    bool host_ipc;          /* /dev/shm is the machine's */
+};
+
+struct engine;
+struct engine_ops;
+
+/* Picks and sets up the engine: makes <job_dir>/engine, the pod's /dev/shm and, where it may, its cgroup. `reason`
+ * says why this one ("namespaces as root", "no mount namespace: Operation not permitted"). Loop; a few system calls.
+ * NULL when nothing can be used: FAILED_PRECONDITION that names what is missing. The caller frees with engine_free. */
+struct engine *engine_new(const struct engine_options *options, char reason[256], struct status *err);
+/* Removes the pod's cgroup, mounts and <job_dir>/engine; containers must be gone. NULL is fine. Loop. */
+void engine_free(struct engine *engine);
+
+const char *engine_name(const struct engine *engine);   /* "crun", "host" */
+const char *engine_cgroups(const struct engine *engine); /* "v1", "v2", "hybrid", or "none": no limits are applied */
+bool engine_rootless(const struct engine *engine);
+
+/* The pod's hostname, resolv.conf, hosts and sysctls; before the first create; again to replace them for containers
+ * created later. Loop; writes three small files. */
+bool engine_configure(struct engine *engine, const Runtime__V1__PodSandboxConfig *sandbox, struct status *err);
+
+/* ---- create ---- */
+struct engine_create {
+    const char *id;     /* 64 hex digits */
+    const char *bundle; /* absolute; exists, empty, mode 0700: the container's until remove */
+    const Runtime__V1__ContainerConfig *config;
+    const Runtime__V1__PodSandboxConfig *sandbox;
+    const struct image_config *image; /* NULL: none (host engine) */
+    const char *const *layers;        /* unpacked layer directories, lowest first */
+    size_t layer_count;
+    /* Where the files of config->mounts[i] are on this machine; NULL or "" for "at its host_path". May be NULL whole. */
+    const char *const *mount_sources;
+    pid_t target_pid; /* init of the container that NamespaceMode TARGET names; 0: none */
+};
+#define ENGINE_GROUPS_MAX 64
+struct engine_created {
+    int64_t uid, gid; /* as seen in the container */
+    int64_t groups[ENGINE_GROUPS_MAX];
+    size_t group_count;
+    char note[512]; /* what could not be applied though it is no reason to refuse (limits without cgroups); "" */
+};
+/* Refuses with FAILED_PRECONDITION what cannot be honoured and with INVALID_ARGUMENT what makes no sense; the message
+ * starts with the field's path in ContainerConfig: "linux.security_context.run_as_user: ...". After a failure nothing
+ * is left but the bundle directory, which the caller removes. Worker. */
+bool engine_create(struct engine *engine, const struct engine_create *c, struct engine_created *out, struct status *err);
+
+/* ---- start and exec ---- */
+struct engine_stdio {
+    int in, out, err; /* borrowed; -1: /dev/null. Not used with a terminal */
+    bool tty;
+    int terminal_fd;  /* tty: one end of a socket pair; the terminal's master is sent through it (engine_terminal) */
+    uint32_t width, height; /* tty: 0 means unset */
+};
+/* Starts the container's first process and gives its pid in the agent's PID namespace. True: the program is running
+ * (it has been exec'ed). False with NOT_FOUND or PERMISSION_DENIED when the program cannot be executed, and nothing runs. Worker. */
+bool engine_start(struct engine *engine, const char *id, const char *bundle, const struct engine_stdio *io, pid_t *pid,
+                  struct status *err);
+/* Starts one more process, with the user, environment, working directory, capabilities, namespaces and cgroup of the
+ * container whose first process is `init`; it leads a process group of its own (kill(-pid)). As engine_start. Worker. */
+bool engine_exec(struct engine *engine, const char *id, const char *bundle, pid_t init, const char *const *argv,
+                 const struct engine_stdio *io, pid_t *pid, struct status *err);
+/* The agent's side of a terminal: receives the master from the other end of the socket pair, once the worker has
+ * answered; non-blocking, close-on-exec. -1 on failure. Loop. */
+int engine_terminal(int socket_fd, struct status *err);
+
+/* ---- while it runs, and after ---- */
+/* `all`: to every process of the container, not only to `init`. True also when nothing runs any more. Loop. */
+bool engine_signal(struct engine *engine, const char *id, const char *bundle, pid_t init, int signal, bool all,
+                   struct status *err);
+/* Whether the kernel killed a process of the container for its memory limit. To be asked before remove. Loop. */
+bool engine_oom_killed(const struct engine *engine, const char *id, const char *bundle);
+/* Kills what is left, unmounts, removes the cgroup and everything in the bundle directory and itself. True when there is
+ * nothing left, also when there was nothing. Worker. */
+bool engine_remove(struct engine *engine, const char *id, const char *bundle, struct status *err);
+
+/* ---- for the engines' own files ---- */
+struct engine_ops {
+    const char *name;
+    bool (*create)(struct engine *engine, const struct engine_create *c, struct engine_created *out, struct status *err);
+    bool (*start)(struct engine *engine, const char *id, const char *bundle, const struct engine_stdio *io, pid_t *pid,
+                  struct status *err);
+    bool (*exec)(struct engine *engine, const char *id, const char *bundle, pid_t init, const char *const *argv,
+                 const struct engine_stdio *io, pid_t *pid, struct status *err);
+    bool (*remove)(struct engine *engine, const char *id, const char *bundle, struct status *err);
+};
+
+#endif
