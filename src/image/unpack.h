@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* unpack.h: layer archives -> folders. These functions block: they belong in a worker (io/child.h).
+ *
+ * A layer is a tar archive, plain or compressed by gzip or zstd, whose `.wh.` entries (OCI image-spec, layer.md) say what it
+ * takes away from the layers below. In its folder these become what overlayfs understands:
+ *   as root          a character device 0/0; trusted.overlay.opaque on a folder
+ *   as a user        a character device 0/0 (allowed since Linux 5.8); user.overlay.opaque (the mount needs userxattr)
+ *   where neither    the `.wh.` files as they are: overlayfs cannot use such a layer (struct unpacked says so), only
+ *                    unpack_rootfs_copy can
+ * As root, owners and devices are as in the archive. As a user everything is the user's, readable by it, and devices are
+ * left out; the container engine maps that user to root.
+ *
+ * Nothing in an archive can reach outside of the folder: links are followed as if the folder were the root. */
+#ifndef IMAGE_UNPACK_H
+#define IMAGE_UNPACK_H
+
+#include "base/base.h"
+#include "image/digest.h"
+
+struct unpack_limits {
+    uint64_t bytes;   /* of the plain archive, and of the files it makes */
+    uint64_t entries;
+    uint32_t ratio;   /* plain to compressed, once past IMAGE_RATIO_FREE_BYTES */
+};
+#define UNPACK_LIMITS_DEFAULT { IMAGE_LAYER_BYTES_MAX, IMAGE_LAYER_ENTRIES_MAX, IMAGE_LAYER_RATIO_MAX }
+
+struct unpacked {
+    uint64_t bytes, inodes; /* on the disk */
+    uint64_t devices_skipped, xattrs_skipped;
+    bool overlay; /* overlayfs can use it as a lower layer */
+};
+
+/* Unpacks the archive in `blob_path` into the folder `dest`, which must not exist: it appears at once and whole, or not at
+ * all (the work is done in `dest` + ".tmp" and a random suffix beside it). `blob` and `diff_id`, unless zero, must be the
+ * digests of the archive as it is and of the plain archive: DATA_LOSS when they are not. RESOURCE_EXHAUSTED when a limit
+ * is reached, INVALID_ARGUMENT when the archive is malformed or tries to leave the folder. */
+bool unpack_layer(const char *blob_path, const struct digest *blob, const struct digest *diff_id, const char *dest,
+                  const struct unpack_limits *limits, struct unpacked *out, struct status *err);
+
+/* Whether overlayfs can use the layer in a folder that unpack_layer made. */
+bool unpack_layer_overlay(const char *layer_dir);
+
+/* One plain folder out of layers (bottom first): for machines without overlayfs. Files are cloned where the file system can
+ * (reflink), else copied; whiteouts are applied. `dest` must be an empty folder or not exist; on failure it is removed. */
+bool unpack_rootfs_copy(const char *const *layer_dirs, size_t count, const char *dest, struct unpacked *out,
+                        struct status *err);
+
+#endif
