@@ -53,7 +53,7 @@ struct interlink_volume {
     const char *name;
     enum interlink_volume_kind kind;
     const char *source;         /* name of the configMap or secret; path of the hostPath */
-    const char *host_path_type; /* "" is written as "DirectoryOrCreate" or whatever the owner chose; always written */
+    const char *host_path_type; /* "" is written as "DirectoryOrCreate": plugins read it unchecked */
     const char *medium, *size_limit; /* emptyDir */
     const char *other;
     int default_mode; /* < 0: INTERLINK_DEFAULT_MODE */
@@ -126,11 +126,17 @@ bool interlink_create_read(struct arena *arena, struct str json, struct interlin
 
 /* ---- writing ---- */
 void interlink_pod_write(struct buf *out, const struct interlink_pod *pod);
+/* The same in two parts, so that what was written once is sent again with another phase: all but the status, then the
+ * status ("Pending", "Running") and the end. */
+void interlink_pod_write_open(struct buf *out, const struct interlink_pod *pod);
+void interlink_pod_write_close(struct buf *out, const char *phase);
 /* PodCreateRequests: what a client sends to an API server (or to our plugin directly). */
 void interlink_create_write(struct buf *out, const struct interlink_create *create);
 
 /* ---- checks ---- */
-/* Lower-case UUID, as the API server demands it of getLogs; also what makes a uid safe as a folder's name. */
+/* What makes a uid safe as a folder's name: lower-case letters, digits and hyphens, at most INTERLINK_UID_MAX. A UUID in
+ * small letters is one; an API server takes nothing else in a log request. */
+#define INTERLINK_UID_MAX 64
 bool interlink_uid_valid(const char *uid);
 
 #endif
