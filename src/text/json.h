@@ -18,11 +18,11 @@ struct json {
     enum json_type type;
     bool boolean;        /* JSON_BOOL */
     uint32_t count;      /* children of an array or object */
-    uint32_t line, column; /* where it begins, from 1; 0: not known (not parsed, or parsed from JSON: see json_parse) */
+    uint32_t line, column; /* where it begins, from 1; 0: not known (all but YAML) */
     size_t length;       /* bytes of text: a string may hold NULs (json_bytes) */
     const char *text;    /* string: decoded, valid UTF-8; number: as written; else ""; always NUL-terminated */
     const char *key;     /* name within the parent object, else "" */
-    const struct json *parent, *next, *child; /* child: the first */
+    const struct json *parent, *next, *child, *last; /* child, last: the first and the last of an array or object */
 };
 
 /* for (JSON_EACH(item, array_or_object)): harmless on NULL and on other types. */
@@ -85,9 +85,8 @@ bool json_fail(const struct json *j, struct status *err, const char *format, ...
 /* ---- making trees (yaml.h, and code that composes documents) ---- */
 /* text: copied; n bytes. */
 struct json *json_new(struct arena *arena, enum json_type type, const char *text, size_t n);
-/* Appends to an array or object made with json_new; key: copied, "" in arrays. *last: the last child so far, kept by
- * the caller, NULL at first. */
-void json_append(struct arena *arena, struct json *parent, struct json **last, const char *key, struct json *child);
+/* Appends to an array or object made with json_new; key: borrowed, must live as long as the tree; "" in arrays. */
+void json_append(struct json *parent, const char *key, struct json *child);
 /* True when s is a number by JSON's grammar. */
 bool json_is_number(struct str s);
 /* Length of the UTF-8 sequence at p (1 to 4), 0 when it is not valid (overlong forms and surrogates are not). */
