@@ -61,6 +61,58 @@
 #define RPC_POOL_MAX 64
 #define RPC_TRIM_MS 1000
 
+/* ---- image ---- */
+/* What registries themselves allow for a manifest; a configuration with a long history is about 100 KiB. */
+#define IMAGE_MANIFEST_SIZE_MAX (4 << 20)
+#define IMAGE_CONFIG_SIZE_MAX (4 << 20)
+/* Docker allows 127 layers, overlayfs 500. */
+#define IMAGE_LAYERS_MAX 256
+/* Entries of an index (one a platform, twice that with attestations) and how deep indexes may nest. */
+#define IMAGE_INDEX_ENTRIES_MAX 1024
+#define IMAGE_INDEX_DEPTH_MAX 3
+#define IMAGE_BLOB_SIZE_MAX (1ull << 40)
+/* One unpacked layer: frameworks for machine learning come in layers of tens of GiB; conda trees have half a million files. */
+#define IMAGE_LAYER_BYTES_MAX (256ull << 30)
+#define IMAGE_LAYER_ENTRIES_MAX (4ull << 20)
+/* Plain to compressed: honest layers stay below 20; files full of zeros reach 1,030 with gzip, so smaller ones may be of any. */
+#define IMAGE_LAYER_RATIO_MAX 200
+#define IMAGE_RATIO_FREE_BYTES (1ull << 30)
+/* Folders in folders: two descriptors each while a tree is copied or removed, of the 1,024 that a process has. */
+#define IMAGE_DEPTH_MAX 200
+/* Folders' times are set last; until then their names are kept in memory. */
+#define IMAGE_FOLDERS_BYTES_MAX (256u << 20)
+/* Memory of a child that unpacks: zstd's largest window is 128 MiB. */
+#define IMAGE_UNPACK_MEMORY_MAX (1ull << 30)
+/* Links followed on one path: the kernel's own bound. */
+#define IMAGE_LINKS_MAX 40
+/* Pulls and loads at a time, more wait; downloads and unpackings of one of them. Registries slow a client down that opens more. */
+#define IMAGE_JOBS_MAX 4
+#define IMAGE_FETCHES_MAX 3
+#define IMAGE_UNPACKS_MAX 2
+/* What a child may tell us in one message: the digests of an image, twice over. */
+#define IMAGE_JOB_MESSAGE_MAX (1u << 20)
+/* Blobs of a failed pull wait this long for the next try; kubelet's longest back-off is 5 minutes. */
+#define IMAGE_GARBAGE_KEEP_MS 600000
+#define IMAGE_RECORD_SIZE_MAX (1 << 20)
+#define IMAGE_NAMES_MAX 1024 /* of one image */
+#define IMAGE_PROGRESS_MS 100
+/* Asking a registry: tries of one server before the next is asked, the wait between them, and the longest that a server may
+ * ask for with Retry-After. */
+#define REGISTRY_TRIES_MAX 5
+#define REGISTRY_MIRROR_TRIES_MAX 2
+#define REGISTRY_BACKOFF_MS 500
+#define REGISTRY_BACKOFF_MAX_MS 30000
+#define REGISTRY_RETRY_AFTER_MAX_MS 300000
+#define REGISTRY_MANIFEST_TIMEOUT_MS 60000
+#define REGISTRY_LOW_SPEED_MS 60000 /* a blob of which nothing came for so long is asked for again */
+#define REGISTRY_REDIRECTS_MAX 5
+/* A broken download starts anew with its count of tries when it has come forward by this much. */
+#define REGISTRY_PROGRESS_BYTES (64u << 10)
+#define REGISTRY_TOKEN_MAX (64u << 10)
+#define REGISTRY_HOSTS_MAX 32 /* servers for one registry */
+#define HOSTS_TOML_SIZE_MAX (256 << 10)
+#define HOSTS_TOML_DEPTH_MAX 16
+
 /* ---- text ---- */
 /* One JSON or YAML text: twice the largest REST body that a batch of whole pods makes. */
 #define JSON_SIZE_MAX (32u << 20)
@@ -155,5 +207,52 @@
 #define PLUGIN_FOLLOW_MS 250
 /* Kubelet's own default for a node. */
 #define PLUGIN_PODS_DEFAULT 110
+
+/* ---- agent ---- */
+/* A container's output that the node has not stored yet: two seconds of a chatty job, and enough in flight for a slow link. */
+#define AGENT_LOG_SIZE (2u << 20)
+/* One message of it: large enough to cost little, small enough to interleave with an exec on the same connection. */
+#define AGENT_LOG_CHUNK_MAX (256u << 10)
+/* One read from a container's pipe, and the pipe itself once it was found full (1 MiB is what any user may ask for). */
+#define AGENT_LOG_READ_SIZE (256u << 10)
+#define AGENT_PIPE_SIZE (1 << 20)
+/* Taken from one pipe before others get their turn. */
+#define AGENT_LOG_TURN_MAX (1u << 20)
+/* How long a container with a full log waits for a node that is away, before its oldest lines are dropped. */
+#define LOG_STALL_GRACE_MS 30000
+/* Buffers of a log that fell quiet are given back. */
+#define AGENT_LOG_TRIM_MS 1000
+/* After a process has ended, its descendants may hold its pipes open: then this much time for the rest of the output. */
+#define AGENT_DRAIN_MS 1000
+/* At the end of the pod, for the node to take the last of the logs. */
+#define AGENT_HANDOVER_MS 2000
+/* Between TERM and KILL when the job is ended by a signal: Slurm's KillWait is 30 s. */
+#define AGENT_TERM_GRACE_MS 25000
+/* Containers of a pod, ended ones included, and processes in them by exec. */
+#define AGENT_CONTAINERS_MAX 256
+#define AGENT_EXECS_MAX 128
+/* One read of an exec's output; its input comes in messages, one of which is kept while the process does not read. */
+#define AGENT_EXEC_READ_SIZE (64u << 10)
+/* Words of a command and their bytes: Linux allows 2 MiB with the environment. */
+#define AGENT_COMMAND_BYTES_MAX (1u << 20)
+/* Killing a process and all its descendants: rounds of looking for new ones end here. */
+#define AGENT_KILL_MS 2000
+/* Events that a subscriber may ask for again; Hello's snapshot stands for older ones. */
+#define AGENT_EVENTS_MAX 256
+#define AGENT_SUBSCRIBERS_MAX 8
+/* Blobs arriving at a time, each written by a child process. */
+#define AGENT_PUTS_MAX 8
+/* Statuses of unknown orphans, kept while a start or exec is under way. */
+#define AGENT_ORPHANS_MAX 4096
+/* Redialling: first pause, and the longest: the node's machine itself, and a relay elsewhere. */
+#define AGENT_REDIAL_MIN_MS 50
+#define AGENT_REDIAL_UNIX_MAX_MS 500
+#define AGENT_REDIAL_MAX_MS 5000
+/* A relay elsewhere: to keep state in firewalls, and to notice a machine that fell over. */
+#define AGENT_KEEPALIVE_MS 60000
+#define AGENT_KEEPALIVE_TIMEOUT_MS 20000
+/* The last reply and GOAWAY; then the agent exits. */
+#define AGENT_FAREWELL_MS 1000
+#define AGENT_TOKEN_MAX 4096
 
 #endif
