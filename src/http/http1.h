@@ -13,17 +13,17 @@ enum http1_event {
     HTTP1_HEAD,    /* request or status line and all headers are in `head` */
     HTTP1_BODY,    /* a piece of the body: `*body`, borrowed from the input */
     HTTP1_END,     /* the message is complete; the next one (if any) follows */
-    HTTP1_UPGRADE, /* complete, and what follows is not HTTP: the engine takes no more */
+    HTTP1_UPGRADE, /* complete, and what follows may not be HTTP: the rest of the input is left alone */
     HTTP1_ERROR,   /* not HTTP: err says why; the engine takes no more */
 };
 
 struct http1_head {
-    char *method;       /* requests */
-    char *target;       /* requests: as it came */
+    const char *method; /* requests */
+    const char *target; /* requests: as it came, in the arena of `headers` */
     int status;         /* answers */
     int major, minor;   /* 1.0 or 1.1 */
     bool keep_alive;
-    bool upgrade;       /* a request that asks for one (Connection: upgrade), or CONNECT; an answer that is 101 */
+    bool upgrade;       /* HTTP1_UPGRADE will follow: a request for one, or an answer that grants it */
     bool chunked;
     int64_t content_length; /* -1: not given */
     bool expect_continue;   /* requests: the client waits for 100 before it sends the body */
@@ -31,27 +31,32 @@ struct http1_head {
 };
 
 struct http1 {
-    llhttp_t parser;
     struct http1_head head;
-    bool requests;
-    bool no_body;      /* the next answer has none whatever its headers say: it is one to HEAD */
-    bool keep_upgrade; /* set by the owner on HTTP1_HEAD: the upgrade that was asked for will be granted */
-    size_t head_max;   /* bytes of line and headers together */
+    bool no_body; /* answers: the next has none whatever its headers say, for it is one to HEAD. Set by the owner */
+    bool connect; /* answers: the next is one to CONNECT, so that a 2xx is HTTP1_UPGRADE. Set by the owner */
     /* private */
-    struct buf name, value, line, version;
-    bool in_value, done, paused;
-    int event;
-    struct str body;
-    size_t head_bytes;
-    char reason[160];
+    llhttp_t parser;
+    size_t head_max;   /* bytes of the first line and the headers together */
+    size_t unproductive; /* bytes taken since the last piece of body: heads, chunk sizes, trailers */
+    bool in_body; /* between HTTP1_HEAD and the end */
+    bool dead, too_large;
+    enum http1_event event;
+    struct str piece;
+    struct buf target, name, value;
+    const char *reason; /* static; why a callback refused; NULL: ask llhttp */
 };
 
+/* Zeroes and prepares; http1_free when done. */
 void http1_init(struct http1 *h, bool requests, size_t head_max);
 void http1_free(struct http1 *h);
-/* Takes bytes from the front of *in until something is to be told. After HTTP1_HEAD of a request that asks for an upgrade,
- * set keep_upgrade to have HTTP1_UPGRADE at its end instead of HTTP1_END. */
+/* Takes bytes from the front of *in until there is something to tell. `head` is valid from HTTP1_HEAD until the call after
+ * HTTP1_END. err is written for HTTP1_ERROR only: INVALID_ARGUMENT, or
+ * RESOURCE_EXHAUSTED when a bound on the head was met. */
 enum http1_event http1_next(struct http1 *h, struct str *in, struct str *body, struct status *err);
-/* The connection ended. True when that is where an answer without a length may end (HTTP1_END); false: it was cut. */
-bool http1_finish(struct http1 *h);
+/* After HTTP1_UPGRADE of a request: the protocol stays HTTP, go on. (Not possible after CONNECT.) */
+void http1_refuse_upgrade(struct http1 *h);
+/* The connection ended. HTTP1_END: an answer without a length ended there; HTTP1_MORE: between two messages; HTTP1_ERROR:
+ * in the middle of one. */
+enum http1_event http1_finish(struct http1 *h);
 
 #endif

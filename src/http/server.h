@@ -49,7 +49,7 @@ size_t http_server_connections(const struct http_server *server);
 /* Idle connections close; exchanges under way end in peace, then on_drained is called, from the loop. New connections
  * are closed at once. */
 void http_server_shutdown(struct http_server *server, void (*on_drained)(void *arg), void *arg);
-/* Ends everything at once. NULL is fine. */
+/* Ends everything at once. NULL is fine. Not from inside a handler or another function that the server calls. */
 void http_server_free(struct http_server *server);
 
 /* ---- the request; all strings live as long as the exchange ---- */
