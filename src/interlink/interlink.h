@@ -48,7 +48,8 @@ struct interlink_target_options {
 /* NULL on failure. Borrowed strings are copied. */
 struct interlink_target *interlink_target_new(struct loop *loop, const struct interlink_target_options *options,
                                               struct status *err);
-/* Every job must have been freed before; requests under way are dropped. NULL is fine. */
+/* Every job must have been freed before; pings and log streams under way are dropped. Not from inside a callback of a
+ * job, ping or stream of this target. NULL is fine. */
 void interlink_target_free(struct interlink_target *target);
 /* Asks for states as soon as the pace allows: for an owner that saw something happen. */
 void interlink_target_poll_soon(struct interlink_target *target);
@@ -56,7 +57,7 @@ void interlink_target_poll_soon(struct interlink_target *target);
 const struct status *interlink_target_health(const struct interlink_target *target);
 size_t interlink_target_job_count(const struct interlink_target *target);
 
-/* on_done hears exactly one of ping and err; both are borrowed. Dropped with the target. */
+/* on_done hears exactly one of ping and err; both are borrowed. */
 void interlink_target_ping(struct interlink_target *target,
                            void (*on_done)(void *arg, const struct interlink_ping *ping, const struct status *err),
                            void *arg);
@@ -110,6 +111,8 @@ void interlink_job_adopt(struct interlink_job *job, const char *jid, bool confir
 void interlink_job_cancel(struct interlink_job *job, int64_t grace_seconds, void (*on_done)(void *arg),
                           void (*on_retry)(void *arg, const struct status *err), void *arg);
 enum interlink_job_stage interlink_job_stage(const struct interlink_job *job);
+/* Why it is UNSURE or REJECTED, or why the last attempt to cancel failed. */
+const struct status *interlink_job_error(const struct interlink_job *job);
 /* Last state told; phase UNKNOWN before the first. */
 const struct interlink_job_state *interlink_job_state(const struct interlink_job *job);
 /* Forgets it here; the target keeps it. Its callbacks are not called any more. NULL is fine. */

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "interlink/target.h"
+
+#include <sys/stat.h>
+
+#include "io/file.h"
+
+/* ---- targets ---- */
+
+struct client_ping {
+    struct list link; /* in target->pings */
+    struct interlink_target *target;
+    void (*on_done)(void *arg, const struct interlink_ping *ping, const struct status *err);
+    void *arg;
+};
+
+/* "unix:///run/x.sock" gives the socket and a base that only makes a Host header; others keep their path. */
+static bool client_parse_url(struct interlink_target *t, const char *url, struct status *err)
+{
+    struct http_url parsed;
+
+    if (str_starts(url, "unix://")) {
+        t->unix_socket = xstrdup(url + strlen("unix://"));
+        t->base = xstrdup("http://localhost");
+        return t->unix_socket[0] == '/' ||
+               status_set(err, STATUS_INVALID_ARGUMENT, "target %s: %s: wanted unix:///path/of/a/socket", t->name, url);
+    }
+    if (!http_url_parse(url, &parsed, err))
+        return status_prefix(err, "target %s", t->name);
+    if (strchr(parsed.target, '?') != NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "target %s: %s: a query has no place here", t->name, url);
+    size_t n = strlen(url);
+    while (n > 0 && url[n - 1] == '/')
+        n--;
+    t->base = xstrndup(url, n);
+    t->unix_socket = xstrdup("");
+    return true;
+}
+
+static int64_t client_pace(int64_t wanted, bool remote, int64_t local_default)
+{
+    if (!remote)
+        return wanted > 0 ? wanted : local_default;
+    return wanted > INTERLINK_POLL_REMOTE_MS ? wanted : INTERLINK_POLL_REMOTE_MS;
+}
+
+struct interlink_target *interlink_target_new(struct loop *loop, const struct interlink_target_options *options,
+                                              struct status *err)
+{
+    struct interlink_target *t = xcalloc(1, sizeof *t);
+
+    t->loop = loop;
+    t->name = xstrdup(options->name);
+    t->token_file = xstrdup(options->bearer_token_file != NULL ? options->bearer_token_file : "");
+    t->remote = options->remote;
+    t->poll_ms = client_pace(options->poll_ms, t->remote, INTERLINK_POLL_LOCAL_MS);
+    t->steady_ms = client_pace(options->poll_steady_ms, t->remote, INTERLINK_POLL_LOCAL_STEADY_MS);
+    list_init(&t->jobs);
+    list_init(&t->calls);
+    list_init(&t->pings);
+    list_init(&t->logs);
+    interlink_poll_init(t);
+    if (!client_parse_url(t, options->url, err)) {
+        interlink_target_free(t);
+        return NULL;
+    }
+    struct http_client_options http = {
+        .ca_path = options->ca_file,
+        .cert_path = options->client_cert_file,
+        .key_path = options->client_key_file,
+        .proxy = t->unix_socket[0] != '\0' ? "" : NULL,
+    };
+    t->http = http_client_new(loop, &http);
+    http.connections_max = http.host_connections_max = INTERLINK_LOG_STREAMS_MAX;
+    t->http_logs = http_client_new(loop, &http);
+    return t;
+}
+
+void interlink_target_free(struct interlink_target *t)
+{
+    if (t == NULL)
+        return;
+    interlink_poll_stop(t);
+    for (LIST_EACH_SAFE(struct interlink_logs, logs, &t->logs, link))
+        interlink_logs_cancel(logs);
+    for (LIST_EACH_SAFE(struct client_ping, ping, &t->pings, link))
+        free(ping);
+    for (LIST_EACH_SAFE(struct interlink_call, call, &t->calls, link))
+        interlink_call_cancel(call);
+    http_client_free(t->http);
+    http_client_free(t->http_logs);
+    buf_free(&t->token);
+    free(t->name);
+    free(t->base);
+    free(t->unix_socket);
+    free(t->token_file);
+    free(t);
+}
+
+const struct status *interlink_target_health(const struct interlink_target *target)
+{
+    return &target->health;
+}
+
+size_t interlink_target_job_count(const struct interlink_target *target)
+{
+    return target->job_count;
+}
+
+int64_t interlink_backoff_ms(unsigned failures)
+{
+    int64_t ms = failures < 7 ? INT64_C(1000) << failures : INTERLINK_BACKOFF_MAX_MS;
+
+    return ms < INTERLINK_BACKOFF_MAX_MS ? ms : INTERLINK_BACKOFF_MAX_MS;
+}
+
+/* ---- the bearer token ---- */
+
+/* Reads the token again when its file is another one, or another version, than last time: tokens are renewed by
+ * replacing the file. */
+static bool client_refresh_token(struct interlink_target *t, struct status *err)
+{
+    struct stat st;
+    cleanup_buf struct buf text = BUF_INIT;
+
+    if (t->token_file[0] == '\0')
+        return true;
+    if (stat(t->token_file, &st) < 0)
+        return status_errno(err, "target %s: bearer token file %s", t->name, t->token_file);
+    if (t->token.n > 0 && st.st_ino == t->token_stat.st_ino && st.st_dev == t->token_stat.st_dev &&
+        st.st_size == t->token_stat.st_size && st.st_mtim.tv_sec == t->token_stat.st_mtim.tv_sec &&
+        st.st_mtim.tv_nsec == t->token_stat.st_mtim.tv_nsec)
+        return true;
+    if (!file_read(t->token_file, INTERLINK_TOKEN_MAX, &text, err))
+        return status_prefix(err, "target %s", t->name);
+    while (text.n > 0 && text.p[text.n - 1] <= ' ')
+        text.n--;
+    if (text.n == 0 || memchr(text.p, '\0', text.n) != NULL || !http_value_valid(buf_cstr(&text)))
+        return status_set(err, STATUS_FAILED_PRECONDITION, "target %s: %s does not hold a bearer token on one line",
+                          t->name, t->token_file);
+    buf_clear(&t->token);
+    buf_printf(&t->token, "Bearer %s", buf_cstr(&text));
+    t->token_stat = st;
+    return true;
+}
+
+/* ---- calls ---- */
+
+static void client_call_end(struct interlink_call *call, const struct interlink_answer *answer)
+{
+    void (*on_answer)(void *arg, const struct interlink_answer *answer) = call->on_answer;
+    void *arg = call->arg;
+
+    call->request = NULL;
+    interlink_call_cancel(call);
+    on_answer(arg, answer);
+}
+
+/* Anything but exactly 200 is an error; its text is dug out of the body. */
+static void client_on_done(void *arg, const struct http_result *result)
+{
+    struct interlink_call *call = arg;
+    const char *name = call->target->name;
+    cleanup_buf struct buf text = BUF_INIT;
+    struct status err = STATUS_INIT;
+    struct interlink_answer answer = { .http_status = result->http_status, .body = result->body, .sent = result->sent };
+
+    if (result->err != NULL) {
+        err = *result->err;
+        status_prefix(&err, "interLink at \"%s\": %s", name, call->what);
+        answer.err = &err;
+        /* What arrived before it broke is not an answer. */
+        answer.http_status = 0;
+    } else if (result->http_status != 200) {
+        interlink_error_text(result->body, &text);
+        answer.told = text.n > 0;
+        status_set(&err, interlink_error_code(result->http_status), "interLink at \"%s\": %s answered %d: %s", name,
+                   call->what, result->http_status, text.n > 0 ? buf_cstr(&text) : "no reason was given");
+        answer.err = &err;
+    }
+    client_call_end(call, &answer);
+}
+
+static void client_on_body(void *arg, struct str piece)
+{
+    struct interlink_call *call = arg;
+
+    call->on_body(call->arg, piece);
+}
+
+static void client_on_failed(void *arg)
+{
+    struct interlink_call *call = arg;
+    struct status err = call->failure;
+
+    client_call_end(call, &(struct interlink_answer){ .err = &err });
+}
+
+struct interlink_call *interlink_call_start(struct interlink_target *t, const struct interlink_call_options *o)
+{
+    struct interlink_call *call = xcalloc(1, sizeof *call);
+    char id[ID_LENGTH + 1], session[64];
+    struct http_header headers[3];
+    size_t count = 0;
+
+    *call = (struct interlink_call){ .target = t, .on_answer = o->on_answer, .on_body = o->on_body, .arg = o->arg };
+    snprintf(call->what, sizeof call->what, "%s", o->path);
+    list_append(&t->calls, &call->link);
+    if (!client_refresh_token(t, &call->failure)) {
+        deferred_start(t->loop, &call->failed, client_on_failed, call);
+        return call;
+    }
+    cleanup_free char *url = xasprintf("%s%s", t->base, o->path);
+    random_id(id);
+    /* One for each call: both servers write it beside what they log about the call. */
+    snprintf(session, sizeof session, "interlink-cri-%.16s", id);
+    headers[count++] = (struct http_header){ "Content-Type", "application/json" };
+    headers[count++] = (struct http_header){ "InterLink-Http-Session", session };
+    if (t->token.n > 0)
+        headers[count++] = (struct http_header){ "Authorization", buf_cstr(&t->token) };
+    struct http_request_options request = {
+        .method = "POST",
+        .url = url,
+        .unix_socket = t->unix_socket,
+        .headers = headers,
+        .header_count = count,
+        .body = o->body.n > 0 ? o->body.p : "",
+        .body_n = o->body.n,
+        .timeout_ms = o->timeout_ms,
+        .body_max = o->on_body != NULL ? 0 : INTERLINK_ANSWER_MAX,
+        .on_body = o->on_body != NULL ? client_on_body : NULL,
+        .on_done = client_on_done,
+        .arg = call,
+    };
+    call->request = http_request_start(o->on_body != NULL ? t->http_logs : t->http, &request);
+    return call;
+}
+
+void interlink_call_cancel(struct interlink_call *call)
+{
+    if (call == NULL)
+        return;
+    http_request_cancel(call->request);
+    deferred_stop(&call->failed);
+    list_remove(&call->link);
+    free(call);
+}
+
+/* ---- ping ---- */
+
+static void client_on_ping(void *arg, const struct interlink_answer *answer)
+{
+    struct client_ping ping = *(struct client_ping *)arg;
+    struct interlink_ping result;
+    cleanup_arena struct arena arena = ARENA_INIT;
+
+    list_remove(&((struct client_ping *)arg)->link);
+    free(arg);
+    ping.target->health = answer->err != NULL ? *answer->err : (struct status)STATUS_INIT;
+    if (answer->err != NULL) {
+        ping.on_done(ping.arg, NULL, answer->err);
+        return;
+    }
+    interlink_ping_read(&arena, answer->body, &result);
+    ping.on_done(ping.arg, &result, NULL);
+}
+
+void interlink_target_ping(struct interlink_target *target,
+                           void (*on_done)(void *arg, const struct interlink_ping *ping, const struct status *err),
+                           void *arg)
+{
+    struct client_ping *ping = xcalloc(1, sizeof *ping);
+
+    *ping = (struct client_ping){ .target = target, .on_done = on_done, .arg = arg };
+    list_append(&target->pings, &ping->link);
+    interlink_call_start(target, &(struct interlink_call_options){ .path = "/pinglink",
+                                                                   .timeout_ms = INTERLINK_PING_TIMEOUT_MS,
+                                                                   .on_answer = client_on_ping,
+                                                                   .arg = ping });
+}
