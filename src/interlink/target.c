@@ -7,7 +7,7 @@
 
 /* ---- targets ---- */
 
-struct client_ping {
+struct target_ping {
     struct list link; /* in target->pings */
     struct interlink_target *target;
     void (*on_done)(void *arg, const struct interlink_ping *ping, const struct status *err);
@@ -15,7 +15,7 @@ struct client_ping {
 };
 
 /* "unix:///run/x.sock" gives the socket and a base that only makes a Host header; others keep their path. */
-static bool client_parse_url(struct interlink_target *t, const char *url, struct status *err)
+static bool target_parse_url(struct interlink_target *t, const char *url, struct status *err)
 {
     struct http_url parsed;
 
@@ -37,7 +37,7 @@ static bool client_parse_url(struct interlink_target *t, const char *url, struct
     return true;
 }
 
-static int64_t client_pace(int64_t wanted, bool remote, int64_t local_default)
+static int64_t target_pace(int64_t wanted, bool remote, int64_t local_default)
 {
     if (!remote)
         return wanted > 0 ? wanted : local_default;
@@ -53,14 +53,14 @@ struct interlink_target *interlink_target_new(struct loop *loop, const struct in
     t->name = xstrdup(options->name);
     t->token_file = xstrdup(options->bearer_token_file != NULL ? options->bearer_token_file : "");
     t->remote = options->remote;
-    t->poll_ms = client_pace(options->poll_ms, t->remote, INTERLINK_POLL_LOCAL_MS);
-    t->steady_ms = client_pace(options->poll_steady_ms, t->remote, INTERLINK_POLL_LOCAL_STEADY_MS);
+    t->poll_ms = target_pace(options->poll_ms, t->remote, INTERLINK_POLL_LOCAL_MS);
+    t->steady_ms = target_pace(options->poll_steady_ms, t->remote, INTERLINK_POLL_LOCAL_STEADY_MS);
     list_init(&t->jobs);
     list_init(&t->calls);
     list_init(&t->pings);
     list_init(&t->logs);
     interlink_poll_init(t);
-    if (!client_parse_url(t, options->url, err)) {
+    if (!target_parse_url(t, options->url, err)) {
         interlink_target_free(t);
         return NULL;
     }
@@ -83,7 +83,7 @@ void interlink_target_free(struct interlink_target *t)
     interlink_poll_stop(t);
     for (LIST_EACH_SAFE(struct interlink_logs, logs, &t->logs, link))
         interlink_logs_cancel(logs);
-    for (LIST_EACH_SAFE(struct client_ping, ping, &t->pings, link))
+    for (LIST_EACH_SAFE(struct target_ping, ping, &t->pings, link))
         free(ping);
     for (LIST_EACH_SAFE(struct interlink_call, call, &t->calls, link))
         interlink_call_cancel(call);
@@ -118,7 +118,7 @@ int64_t interlink_backoff_ms(unsigned failures)
 
 /* Reads the token again when its file is another one, or another version, than last time: tokens are renewed by
  * replacing the file. */
-static bool client_refresh_token(struct interlink_target *t, struct status *err)
+static bool target_refresh_token(struct interlink_target *t, struct status *err)
 {
     struct stat st;
     cleanup_buf struct buf text = BUF_INIT;
@@ -146,7 +146,7 @@ static bool client_refresh_token(struct interlink_target *t, struct status *err)
 
 /* ---- calls ---- */
 
-static void client_call_end(struct interlink_call *call, const struct interlink_answer *answer)
+static void target_call_end(struct interlink_call *call, const struct interlink_answer *answer)
 {
     void (*on_answer)(void *arg, const struct interlink_answer *answer) = call->on_answer;
     void *arg = call->arg;
@@ -157,7 +157,7 @@ static void client_call_end(struct interlink_call *call, const struct interlink_
 }
 
 /* Anything but exactly 200 is an error; its text is dug out of the body. */
-static void client_on_done(void *arg, const struct http_result *result)
+static void target_on_done(void *arg, const struct http_result *result)
 {
     struct interlink_call *call = arg;
     const char *name = call->target->name;
@@ -178,22 +178,22 @@ static void client_on_done(void *arg, const struct http_result *result)
                    call->what, result->http_status, text.n > 0 ? buf_cstr(&text) : "no reason was given");
         answer.err = &err;
     }
-    client_call_end(call, &answer);
+    target_call_end(call, &answer);
 }
 
-static void client_on_body(void *arg, struct str piece)
+static void target_on_body(void *arg, struct str piece)
 {
     struct interlink_call *call = arg;
 
     call->on_body(call->arg, piece);
 }
 
-static void client_on_failed(void *arg)
+static void target_on_failed(void *arg)
 {
     struct interlink_call *call = arg;
     struct status err = call->failure;
 
-    client_call_end(call, &(struct interlink_answer){ .err = &err });
+    target_call_end(call, &(struct interlink_answer){ .err = &err });
 }
 
 struct interlink_call *interlink_call_start(struct interlink_target *t, const struct interlink_call_options *o)
@@ -206,8 +206,8 @@ struct interlink_call *interlink_call_start(struct interlink_target *t, const st
     *call = (struct interlink_call){ .target = t, .on_answer = o->on_answer, .on_body = o->on_body, .arg = o->arg };
     snprintf(call->what, sizeof call->what, "%s", o->path);
     list_append(&t->calls, &call->link);
-    if (!client_refresh_token(t, &call->failure)) {
-        deferred_start(t->loop, &call->failed, client_on_failed, call);
+    if (!target_refresh_token(t, &call->failure)) {
+        deferred_start(t->loop, &call->failed, target_on_failed, call);
         return call;
     }
     cleanup_free char *url = xasprintf("%s%s", t->base, o->path);
@@ -228,8 +228,8 @@ struct interlink_call *interlink_call_start(struct interlink_target *t, const st
         .body_n = o->body.n,
         .timeout_ms = o->timeout_ms,
         .body_max = o->on_body != NULL ? 0 : INTERLINK_ANSWER_MAX,
-        .on_body = o->on_body != NULL ? client_on_body : NULL,
-        .on_done = client_on_done,
+        .on_body = o->on_body != NULL ? target_on_body : NULL,
+        .on_done = target_on_done,
         .arg = call,
     };
     call->request = http_request_start(o->on_body != NULL ? t->http_logs : t->http, &request);
@@ -248,13 +248,13 @@ void interlink_call_cancel(struct interlink_call *call)
 
 /* ---- ping ---- */
 
-static void client_on_ping(void *arg, const struct interlink_answer *answer)
+static void target_on_ping(void *arg, const struct interlink_answer *answer)
 {
-    struct client_ping ping = *(struct client_ping *)arg;
+    struct target_ping ping = *(struct target_ping *)arg;
     struct interlink_ping result;
     cleanup_arena struct arena arena = ARENA_INIT;
 
-    list_remove(&((struct client_ping *)arg)->link);
+    list_remove(&((struct target_ping *)arg)->link);
     free(arg);
     ping.target->health = answer->err != NULL ? *answer->err : (struct status)STATUS_INIT;
     if (answer->err != NULL) {
@@ -269,12 +269,12 @@ void interlink_target_ping(struct interlink_target *target,
                            void (*on_done)(void *arg, const struct interlink_ping *ping, const struct status *err),
                            void *arg)
 {
-    struct client_ping *ping = xcalloc(1, sizeof *ping);
+    struct target_ping *ping = xcalloc(1, sizeof *ping);
 
-    *ping = (struct client_ping){ .target = target, .on_done = on_done, .arg = arg };
+    *ping = (struct target_ping){ .target = target, .on_done = on_done, .arg = arg };
     list_append(&target->pings, &ping->link);
     interlink_call_start(target, &(struct interlink_call_options){ .path = "/pinglink",
                                                                    .timeout_ms = INTERLINK_PING_TIMEOUT_MS,
-                                                                   .on_answer = client_on_ping,
+                                                                   .on_answer = target_on_ping,
                                                                    .arg = ping });
 }
