@@ -9,7 +9,8 @@
 
 #define REFERENCE_NAME_MAX 255 /* of domain and path together; the registries' own limit */
 #define REFERENCE_TAG_MAX 128
-#define REFERENCE_TEXT_SIZE (REFERENCE_NAME_MAX + 1 + DIGEST_TEXT_SIZE + REFERENCE_TAG_MAX + 2)
+/* Room for any: domain, path, and a tag (a digest is shorter). */
+#define REFERENCE_TEXT_SIZE (2 * (REFERENCE_NAME_MAX + 1) + REFERENCE_TAG_MAX + 2)
 
 /* By value: nothing to free. Exactly one of tag and digest is set: a digest written beside a tag wins (the tag may have
  * moved since), and without either the tag is "latest". */
