@@ -255,4 +255,8 @@
 #define AGENT_FAREWELL_MS 1000
 #define AGENT_TOKEN_MAX 4096
 
+/* ---- node ---- */
+/* Output of one ExecSync: what fits one message of kubelet's client (16 MiB) with its frame. */
+#define EXEC_SYNC_OUTPUT_MAX (RPC_MESSAGE_MAX - 65536)
+
 #endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* container.h: a container of a pod, as CRI shows it; the real one is the agent's.
+ *
+ *     create            start                exit, or the pod is lost
+ *   ---------> CREATED -------> RUNNING ---------------------------------> EXITED
+ *                 |                                                          ^
+ *                 +------------- it cannot be started, or the pod is lost ---+
+ *
+ * While it is being created it is unlisted. Moves happen in container_move() only; the agent's word (its events, and
+ * its list after a reconnection) is what moves it. */
+#ifndef NODE_CONTAINER_H
+#define NODE_CONTAINER_H
+
+#include "node/node.h"
+
+struct logfile;
+struct sandbox;
+
+struct container {
+    struct node *node;
+    struct sandbox *sandbox;
+    Interlink__State__V1__Container *record; /* owned */
+    struct list link;                        /* in sandbox->containers */
+    struct buf item;                         /* its element of the list response */
+    struct logfile *log;                     /* owned; NULL when all output is stored */
+    bool creating, removing;
+    struct list waiters;                     /* calls that wait for its end or its removal */
+    struct timer kill_timer;                 /* the grace period of a stop */
+    Interlink__Agent__V1__ContainerState *exit; /* owned: it has ended, and its last output is on the way */
+    struct timer exit_timer;                 /* how long that may take */
+    struct deferred log_over;
+};
+
+void container_create(struct sandbox *sandbox, struct rpc_call *call, const Runtime__V1__CreateContainerRequest *request);
+void container_start(struct container *container, struct rpc_call *call);
+/* timeout_s: grace between the stop signal and KILL; 0: KILL at once. */
+void container_stop(struct container *container, struct rpc_call *call, int64_t timeout_s);
+void container_remove(struct container *container, struct rpc_call *call);
+void container_exec_sync(struct container *container, struct rpc_call *call, const Runtime__V1__ExecSyncRequest *request);
+
+void container_restore(struct node *node, Interlink__State__V1__Container *record);
+/* The agent's word about it: an event, or its list after a (re)connection. */
+void container_on_state(struct container *container, const Interlink__Agent__V1__ContainerState *state);
+/* Its pod is gone: what was not EXITED is now. */
+void container_on_lost(struct container *container, const char *message);
+/* Opens the log stream when there is output left to store; after a (re)connection, too. */
+void container_follow_log(struct container *container);
+/* The connection to the agent is about to go. */
+void container_unfollow_log(struct container *container);
+/* Forgets it, its record and its log position; the agent's part is gone or not our business. */
+void container_drop(struct container *container);
+void container_free(struct container *container);
+
+/* For container_create.c: takes the record; the image is held by its id. */
+struct container *container_new(struct sandbox *sandbox, Interlink__State__V1__Container *record);
+/* Makes the log file ready, at the latest before the start. */
+bool container_open_log(struct container *container, struct status *err);
+/* What container->exit says becomes true. */
+void container_apply_exit(struct container *container);
+bool container_listed(const struct container *container);
+void container_changed(struct container *container);
+
+#endif

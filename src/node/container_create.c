@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making a container: our record and the agent's preparation side by side, and all or nothing. */
+#include "node/container.h"
+
+#include <signal.h>
+
+#include "image/store.h"
+#include "node/link.h"
+#include "node/pb.h"
+#include "node/sandbox.h"
+#include "node/signals.h"
+#include "node/waiter.h"
+
+/* One CreateContainer under way. It owns the container until it is confirmed. */
+struct container_creation {
+    struct node *node;
+    char id[ID_LENGTH + 1];
+    struct rpc_call *call; /* NULL: its client has gone */
+    unsigned pending;      /* parts not yet done: record, agent */
+    struct status err;     /* of the first part that failed */
+};
+
+static void creation_on_undone(void *arg, const struct status *status, const ProtobufCMessage *response)
+{
+    (void)arg;
+    (void)status; /* an agent that did not hear it is told when it calls again */
+    (void)response;
+}
+
+static void creation_undo(struct container *container)
+{
+    struct link *link = container->sandbox->link;
+    Interlink__Agent__V1__RemoveContainerRequest request = INTERLINK__AGENT__V1__REMOVE_CONTAINER_REQUEST__INIT;
+
+    if (link != NULL && link_ready(link)) {
+        request.id = container->record->id;
+        rpc_unary(link_conn(link), "/interlink.agent.v1.Agent/RemoveContainer", &request.base,
+                  &interlink__agent__v1__remove_container_response__descriptor, 0, creation_on_undone, NULL);
+    }
+    container_drop(container);
+}
+
+static void creation_part_done(struct container_creation *creation, const struct status *err)
+{
+    struct container *container = strmap_get(&creation->node->containers, creation->id);
+    Runtime__V1__CreateContainerResponse response = RUNTIME__V1__CREATE_CONTAINER_RESPONSE__INIT;
+
+    if (err != NULL && err->code != STATUS_OK && creation->err.code == STATUS_OK)
+        creation->err = *err;
+    if (--creation->pending > 0)
+        return;
+    if (container == NULL && creation->err.code == STATUS_OK)
+        status_set(&creation->err, STATUS_ABORTED, "the pod was stopped while the container was being created");
+    if (creation->err.code == STATUS_OK && creation->call != NULL) {
+        container->creating = false;
+        container_changed(container);
+        response.container_id = container->record->id;
+        rpc_reply(creation->call, &response.base);
+    } else {
+        if (container != NULL)
+            creation_undo(container);
+        if (creation->call != NULL)
+            rpc_fail(creation->call, &creation->err);
+    }
+    free(creation);
+}
+
+static void creation_on_recorded(void *arg, const struct status *err)
+{
+    creation_part_done(arg, err);
+}
+
+static void creation_on_agent(void *arg, const struct status *status, const ProtobufCMessage *response)
+{
+    (void)response;
+    creation_part_done(arg, status);
+}
+
+static void creation_on_cancel(void *arg)
+{
+    ((struct container_creation *)arg)->call = NULL;
+}
+
+/* ---- checks ---- */
+
+static bool creation_check_log_path(const char *path, struct status *err)
+{
+    bool bad = *path == '/';
+
+    for (const char *p = path; p != NULL && !bad; p = strchr(p, '/')) {
+        p += *p == '/';
+        bad = str_starts(p, "../") || strcmp(p, "..") == 0;
+    }
+    return !bad || status_set(err, STATUS_INVALID_ARGUMENT, "config.log_path: \"%s\" leaves the pod's log directory", path);
+}
+
+static bool creation_check(const Runtime__V1__ContainerConfig *config, struct status *err)
+{
+    if (config == NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config: missing");
+    if (config->metadata == NULL || *config->metadata->name == '\0')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.metadata.name: missing");
+    if (config->image == NULL || *config->image->image == '\0')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.image.image: missing");
+    return creation_check_log_path(config->log_path, err);
+}
+
+static struct container *creation_find(struct sandbox *sandbox, const Runtime__V1__ContainerMetadata *metadata)
+{
+    for (LIST_EACH(struct container, c, &sandbox->containers, link))
+        if (c->record->config->metadata->attempt == metadata->attempt &&
+            strcmp(c->record->config->metadata->name, metadata->name) == 0)
+            return c;
+    return NULL;
+}
+
+/* A name that is taken. One that was created but never started is left from a call whose answer got lost: the new
+ * request replaces it. */
+static bool creation_check_name(struct sandbox *sandbox, const Runtime__V1__ContainerMetadata *metadata,
+                                struct status *err)
+{
+    struct container *other = creation_find(sandbox, metadata);
+
+    if (other == NULL)
+        return true;
+    if (!other->creating && !other->removing &&
+        other->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__CREATED) {
+        creation_undo(other);
+        return true;
+    }
+    return status_set(err, STATUS_ALREADY_EXISTS, "container %s (attempt %u) exists in this pod as %.13s%s",
+                      metadata->name, metadata->attempt, other->record->id,
+                      other->creating ? " and is still being created" : "");
+}
+
+static int creation_stop_signal(const Runtime__V1__ContainerConfig *config, const struct image_config *image)
+{
+    int number = 0;
+
+    if (config->stop_signal != RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT) {
+        const ProtobufCEnumValue *value =
+            protobuf_c_enum_descriptor_get_value(&runtime__v1__signal__descriptor, (int)config->stop_signal);
+        number = value != NULL ? signal_parse(value->name + strlen("SIGNAL_")) : 0;
+    }
+    if (number == 0)
+        number = signal_parse(image->stop_signal);
+    return number != 0 ? number : SIGTERM;
+}
+
+/* ---- the request to the agent ---- */
+
+static void creation_fill_image(struct arena *arena, const struct image *image, const struct buf *config_text,
+                                Interlink__Agent__V1__Image *out)
+{
+    interlink__agent__v1__image__init(out);
+    out->id = arena_strdup(arena, image->id);
+    out->config = (ProtobufCBinaryData){ config_text->n, config_text->p };
+    out->n_layers = image->layer_count;
+    out->layers = ARENA_ARRAY(arena, Interlink__Agent__V1__Layer *, image->layer_count);
+    for (size_t i = 0; i < image->layer_count; i++) {
+        Interlink__Agent__V1__Layer *layer = ARENA_NEW(arena, Interlink__Agent__V1__Layer);
+        char text[DIGEST_TEXT_SIZE];
+        interlink__agent__v1__layer__init(layer);
+        digest_text(&image->layers[i].blob, text);
+        layer->digest = arena_strdup(arena, text);
+        digest_text(&image->layers[i].diff_id, text);
+        layer->diff_id = arena_strdup(arena, text);
+        layer->size = (int64_t)image->layers[i].size;
+        out->layers[i] = layer;
+    }
+}
+
+static Interlink__State__V1__Container *creation_record(const struct sandbox *sandbox, const struct image *image,
+                                                        const struct image_config *image_config,
+                                                        const Runtime__V1__ContainerConfig *config)
+{
+    Interlink__State__V1__Container *record = xmalloc(sizeof *record);
+    char id[ID_LENGTH + 1];
+
+    interlink__state__v1__container__init(record);
+    random_id(id);
+    record->config = (void *)pb_copy(&config->base);
+    pb_set(&record->id, id);
+    pb_set(&record->sandbox_id, sandbox->record->id);
+    pb_set(&record->image_id, image->id);
+    pb_set(&record->image_ref, image->digest_count > 0 ? image->digests[0] : image->id);
+    record->created_at = clock_real_ns();
+    record->stop_signal = creation_stop_signal(config, image_config);
+    return record;
+}
+
+static void creation_begin(struct sandbox *sandbox, struct link *link, struct rpc_call *call,
+                           const struct image *image, const struct image_config *image_config,
+                           const struct buf *config_text, const Runtime__V1__ContainerConfig *config)
+{
+    cleanup_arena struct arena arena = ARENA_INIT;
+    struct container *container = container_new(sandbox, creation_record(sandbox, image, image_config, config));
+    struct container_creation *creation = xcalloc(1, sizeof *creation);
+    Interlink__Agent__V1__CreateContainerRequest request = INTERLINK__AGENT__V1__CREATE_CONTAINER_REQUEST__INIT;
+    Interlink__Agent__V1__Image agent_image;
+    struct status ignored;
+
+    container->creating = true;
+    image_store_hold(sandbox->node->images, image->id, container->record->id, &ignored);
+    creation->node = sandbox->node;
+    creation->call = call;
+    creation->pending = 2;
+    memcpy(creation->id, container->record->id, sizeof creation->id);
+    rpc_call_on_cancel(call, creation_on_cancel, creation);
+    creation_fill_image(&arena, image, config_text, &agent_image);
+    request.id = container->record->id;
+    request.config = container->record->config;
+    request.image = &agent_image;
+    rpc_unary(link_conn(link), "/interlink.agent.v1.Agent/CreateContainer", &request.base,
+              &interlink__agent__v1__create_container_response__descriptor, 0, creation_on_agent, creation);
+    store_put(sandbox->node->store, STORE_CONTAINER, creation->id, &container->record->base, creation_on_recorded,
+              creation);
+}
+
+void container_create(struct sandbox *sandbox, struct rpc_call *call, const Runtime__V1__CreateContainerRequest *request)
+{
+    struct status err = STATUS_INIT;
+    struct image_store *images = sandbox->node->images;
+    cleanup_buf struct buf config_text = BUF_INIT;
+    struct image_config image_config = { .arena = ARENA_INIT };
+    struct link *link = sandbox_link(sandbox, &err);
+    const struct image *image = NULL;
+
+    if (!creation_check(request->config, &err) || link == NULL ||
+        !creation_check_name(sandbox, request->config->metadata, &err)) {
+        rpc_fail(call, &err);
+        return;
+    }
+    image = image_store_find(images, request->config->image->image);
+    if (image == NULL) {
+        rpc_failf(call, STATUS_NOT_FOUND, "config.image.image: \"%s\" is not on this node: pull it first",
+                  request->config->image->image);
+        return;
+    }
+    if (!image_store_read_config_text(images, image, &config_text, &err) ||
+        !image_config_parse((struct str){ (const char *)config_text.p, config_text.n }, &image_config, &err)) {
+        rpc_fail(call, &err);
+        return;
+    }
+    creation_begin(sandbox, link, call, image, &image_config, &config_text, request->config);
+    image_config_free(&image_config);
+}

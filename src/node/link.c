@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/link.h"
+
+#include "node/container.h"
+
+/* An agent answers these at once; one that does not is as good as gone, and will dial again. */
+#define LINK_SETUP_TIMEOUT_MS 15000
+/* Through NATs and firewalls that forget idle connections, and to notice a machine that fell over. */
+#define LINK_KEEPALIVE_MS 60000
+#define LINK_KEEPALIVE_TIMEOUT_MS 20000
+
+struct link {
+    struct sandbox *sandbox;
+    struct rpc_conn *conn; /* owned */
+    bool ready;
+    char peer[64];
+    struct deferred broken; /* a set-up that failed is told from the loop */
+    struct status err;
+};
+
+static void link_on_broken(void *arg)
+{
+    struct link *link = arg;
+
+    sandbox_on_agent_lost(link->sandbox, &link->err);
+}
+
+static void link_break(struct link *link, const struct status *err, const char *what)
+{
+    link->err = *err;
+    status_prefix(&link->err, "the agent at %s did not take %s", link->peer, what);
+    deferred_start(link->sandbox->node->loop, &link->broken, link_on_broken, link);
+}
+
+static void link_on_event(void *arg, const ProtobufCMessage *message)
+{
+    struct link *link = arg;
+    const Interlink__Agent__V1__Event *event = (const void *)message;
+    struct container *container;
+
+    if (event->state == NULL)
+        return;
+    container = strmap_get(&link->sandbox->node->containers, event->state->id);
+    if (container != NULL && container->sandbox == link->sandbox)
+        container_on_state(container, event->state);
+}
+
+static void link_on_events_end(void *arg, const struct status *status)
+{
+    struct link *link = arg;
+
+    /* With the connection itself on_close speaks. */
+    if (status->code != STATUS_UNAVAILABLE)
+        link_break(link, status, "the subscription to events");
+}
+
+static void link_subscribe(struct link *link, uint64_t from)
+{
+    Interlink__Agent__V1__EventsRequest request = INTERLINK__AGENT__V1__EVENTS_REQUEST__INIT;
+    struct rpc_request_options options = {
+        .method = "/interlink.agent.v1.Agent/Events",
+        .output = &interlink__agent__v1__event__descriptor,
+        .on_message = link_on_event,
+        .on_finish = link_on_events_end,
+        .arg = link,
+    };
+
+    request.from_sequence = from;
+    struct rpc_request *events = rpc_request_start(link->conn, &options);
+    rpc_request_send(events, &request.base);
+    rpc_request_half_close(events);
+}
+
+static void link_on_configured(void *arg, const struct status *status, const ProtobufCMessage *response)
+{
+    struct link *link = arg;
+
+    (void)response;
+    if (status->code != STATUS_OK)
+        link_break(link, status, "the pod's configuration");
+}
+
+static void link_on_hello(void *arg, const struct status *status, const ProtobufCMessage *response)
+{
+    struct link *link = arg;
+    struct sandbox *sandbox = link->sandbox;
+    const Interlink__Agent__V1__HelloResponse *hello = (const void *)response;
+    Interlink__Agent__V1__ConfigureSandboxRequest configure = INTERLINK__AGENT__V1__CONFIGURE_SANDBOX_REQUEST__INIT;
+
+    if (status->code != STATUS_OK) {
+        link_break(link, status, "our greeting");
+        return;
+    }
+    log_info("pod %.13s: agent %s on %s, engine %s (%s)", sandbox->record->id, hello->version, hello->hostname,
+             hello->engine, hello->engine_reason);
+    /* Calls on one connection arrive in order, so nothing needs to wait for the answer. */
+    configure.config = sandbox->record->config;
+    rpc_unary(link->conn, "/interlink.agent.v1.Agent/ConfigureSandbox", &configure.base,
+              &interlink__agent__v1__configure_sandbox_response__descriptor, LINK_SETUP_TIMEOUT_MS, link_on_configured,
+              link);
+    link_subscribe(link, hello->last_sequence + 1);
+    link->ready = true;
+    sandbox_on_agent_ready(sandbox, hello);
+}
+
+static void link_on_close(void *arg, const struct status *err)
+{
+    struct link *link = arg;
+
+    link->ready = false;
+    sandbox_on_agent_lost(link->sandbox, err);
+}
+
+struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str early)
+{
+    struct link *link = xcalloc(1, sizeof *link);
+    struct rpc_conn_options options = {
+        .keepalive_ms = LINK_KEEPALIVE_MS,
+        .keepalive_timeout_ms = LINK_KEEPALIVE_TIMEOUT_MS,
+        .on_close = link_on_close,
+        .arg = link,
+    };
+    Interlink__Agent__V1__HelloRequest hello = INTERLINK__AGENT__V1__HELLO_REQUEST__INIT;
+
+    link->sandbox = sandbox;
+    snprintf(link->peer, sizeof link->peer, "%s", stream->peer);
+    link->conn = rpc_conn_new(sandbox->node->loop, stream, &options, early);
+    hello.version = (char *)(uintptr_t)sandbox->node->options->version;
+    rpc_unary(link->conn, "/interlink.agent.v1.Agent/Hello", &hello.base,
+              &interlink__agent__v1__hello_response__descriptor, LINK_SETUP_TIMEOUT_MS, link_on_hello, link);
+    return link;
+}
+
+struct rpc_conn *link_conn(struct link *link)
+{
+    return link->conn;
+}
+
+bool link_ready(const struct link *link)
+{
+    return link->ready;
+}
+
+void link_free(struct link *link)
+{
+    if (link == NULL)
+        return;
+    deferred_stop(&link->broken);
+    rpc_conn_free(link->conn);
+    free(link);
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* link.h: the connection to a pod's agent: the node is the gRPC client on a connection that the agent dialled. */
+#ifndef NODE_LINK_H
+#define NODE_LINK_H
+
+#include "node/sandbox.h"
+#include "rpc/rpc.h"
+
+struct link;
+
+/* Takes the stream; says hello, configures the sandbox, subscribes to events; then sandbox_on_agent_ready(). When the
+ * connection goes: sandbox_on_agent_lost(), after which the link is freed by its owner. */
+struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str early);
+struct rpc_conn *link_conn(struct link *link);
+bool link_ready(const struct link *link);
+void link_free(struct link *link); /* NULL is fine */
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * node.h: the CRI side: what a kubelet sees.
+ *
+ *   node.[ch]               the context of the process: its objects, looking them up, start and end
+ *   store.[ch]              what must survive a crash
+ *   sandbox.[ch]            a pod: submitted as one interLink job, ready when its agent has called in
+ *   container.[ch]          a container of a ready pod, driven through the agent
+ *   link.[ch]               the connection to a pod's agent
+ *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
+ *   relay.[ch]              where agents call in
+ *   pb.[ch]                 small helpers for protobuf messages that we own
+ *   *_service.c             the RPCs
+ *
+ * Memory: a sandbox owns its record, its job, its link and its containers' list; a container owns its record and log.
+ * Objects are freed in one place each (sandbox_free, container_free). Calls that wait are lists on the object waited
+ * for, so that freeing the object fails them.
+ */
+#ifndef NODE_NODE_H
+#define NODE_NODE_H
+
+#include "base/base.h"
+#include "io/loop.h"
+#include "node/store.h"
+#include "rpc/rpc.h"
+
+#include "agent.pb-c.h"
+#include "cri.pb-c.h"
+#include "state.pb-c.h"
+
+struct image_store;
+struct interlink_target;
+struct plugin;
+struct relay;
+struct tls_identity;
+
+/* ---- configuration, made by the command line's side (cli/serve.c); borrowed for the life of the node ---- */
+struct node_handler_options {
+    const char *name;   /* what RuntimeClass.handler says */
+    const char *url;    /* interLink API; "": the embedded plugin on this machine */
+    const char *engine; /* "", "auto", "crun", "host" */
+    const char *bearer_token_file, *ca_file, *client_cert_file, *client_key_file; /* "" when none */
+};
+struct node_options {
+    const char *version;
+    const char *socket;    /* CRI */
+    const char *state_dir; /* 0700 */
+    const char *image_dir;
+    const char *hosts_dir;   /* hosts.toml directories; "" */
+    const char *relay_listen; /* "host:port" for agents on other machines; "": only this machine */
+    const char *relay_address; /* what such agents dial; "": relay_listen */
+    const struct node_handler_options *handlers;
+    size_t handler_count;
+    const char *default_handler;
+    int64_t queue_hold_ms;  /* how long RunPodSandbox waits for a queued job */
+    int64_t queue_lease_ms; /* a queued job lives this long without a call, in kubelet's polling time */
+    bool agents_share_images; /* agents on other machines see image_dir under the same path */
+};
+
+struct handler {
+    const struct node_handler_options *options;
+    struct interlink_target *target; /* owned */
+    bool local;                      /* jobs run on this machine */
+};
+
+/* ---- the context ---- */
+struct node {
+    struct loop *loop;
+    const struct node_options *options;
+    struct store *store;             /* owned, as all below */
+    struct image_store *images;
+    struct plugin *plugin;           /* the embedded one; NULL without a local handler */
+    struct relay *relay;
+    struct tls_identity *identity;   /* NULL without relay_listen */
+    char *relay_pin;                 /* "sha256:..." or "" */
+    char *relay_socket;
+    struct handler *handlers;
+    struct strmap sandboxes;         /* id -> struct sandbox */
+    struct strmap containers;        /* id -> struct container */
+    struct rpc_server *server;
+    int64_t last_poll_ms;            /* monotonic: kubelet's last list call */
+    struct timer lease_timer;
+    /* Cached encodings of the unfiltered lists; dropped when anything in them changes. */
+    struct buf sandbox_list, container_list;
+    bool sandbox_list_valid, container_list_valid;
+    char node_ip[46];                /* of pods that use this machine's network */
+};
+
+/* Opens everything: store, images, handlers, relay, CRI socket; restores what was. NULL on failure. */
+struct node *node_start(struct loop *loop, const struct node_options *options, struct status *err);
+/* The running pods stay as they are. NULL is fine. */
+void node_stop(struct node *node);
+/* NULL: NOT_FOUND, naming the handler. "" is the default one. */
+struct handler *node_handler(struct node *node, const char *name, struct status *err);
+
+struct sandbox;
+struct container;
+/* By id or unambiguous prefix; NULL: NOT_FOUND or INVALID_ARGUMENT (several match). Queued sandboxes are found too. */
+struct sandbox *node_sandbox(struct node *node, const char *id, struct status *err);
+struct container *node_container(struct node *node, const char *id, struct status *err);
+
+/* ---- services ---- */
+extern const struct rpc_method runtime_methods[];
+extern const size_t runtime_method_count;
+extern const struct rpc_method image_methods[];
+extern const size_t image_method_count;
+extern const struct rpc_method control_methods[];
+extern const size_t control_method_count;
+
+#endif

@@ -1,0 +1,639 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/sandbox.h"
+
+#include "node/container.h"
+#include "node/link.h"
+#include "node/pb.h"
+#include "node/sandbox_job.h"
+#include "node/waiter.h"
+
+/* After the agent's last answer its connection closes; one that does not is cut. */
+#define SANDBOX_STOP_TIMEOUT_MS 10000
+/* kubelet lists every second; when it has not for this long it is not running. */
+#define SANDBOX_POLL_RECENT_MS 5000
+
+static const struct interlink_job_events sandbox_job_events;
+static void sandbox_stopped(struct sandbox *sandbox, const char *message);
+static void sandbox_finish_removal(struct sandbox *sandbox);
+
+/* ---- the object ---- */
+
+static Interlink__State__V1__SandboxPhase sandbox_phase(const struct sandbox *sandbox)
+{
+    return sandbox->record->phase;
+}
+
+bool sandbox_listed(const struct sandbox *sandbox)
+{
+    return sandbox_phase(sandbox) >= INTERLINK__STATE__V1__SANDBOX_PHASE__READY;
+}
+
+void sandbox_changed(struct sandbox *sandbox)
+{
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    Runtime__V1__PodSandbox item = RUNTIME__V1__POD_SANDBOX__INIT;
+
+    sandbox->node->sandbox_list_valid = false;
+    buf_clear(&sandbox->item);
+    if (!sandbox_listed(sandbox))
+        return;
+    item.id = record->id;
+    item.metadata = record->config->metadata;
+    item.state = record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__READY
+                     ? RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY
+                     : RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
+    item.created_at = record->created_at;
+    item.n_labels = record->config->n_labels;
+    item.labels = (Runtime__V1__PodSandbox__LabelsEntry **)(void *)record->config->labels;
+    item.n_annotations = record->config->n_annotations;
+    item.annotations = (Runtime__V1__PodSandbox__AnnotationsEntry **)(void *)record->config->annotations;
+    item.runtime_handler = record->runtime_handler;
+    pb_encode_item(&item.base, &sandbox->item);
+}
+
+static struct sandbox *sandbox_new(struct node *node, struct handler *handler, Interlink__State__V1__Sandbox *record)
+{
+    struct sandbox *sandbox = xcalloc(1, sizeof *sandbox);
+
+    sandbox->node = node;
+    sandbox->handler = handler;
+    sandbox->record = record;
+    list_init(&sandbox->containers);
+    list_init(&sandbox->waiters);
+    sandbox->queue_words = xstrdup("its job has been submitted");
+    strmap_put(&node->sandboxes, record->id, sandbox);
+    sandbox_changed(sandbox);
+    return sandbox;
+}
+
+void sandbox_free(struct sandbox *sandbox)
+{
+    struct status err = STATUS_INIT;
+
+    while (!list_empty(&sandbox->containers))
+        container_free(CONTAINER_OF(sandbox->containers.next, struct container, link));
+    status_set(&err, STATUS_UNAVAILABLE, "the pod's sandbox went away");
+    waiters_fail(&sandbox->waiters, WAIT_READY, &err);
+    waiters_fail(&sandbox->waiters, WAIT_STOPPED, &err);
+    waiters_fail(&sandbox->waiters, WAIT_REMOVED, &err);
+    store_forget(sandbox->node->store, sandbox);
+    strmap_remove(&sandbox->node->sandboxes, sandbox->record->id);
+    sandbox->node->sandbox_list_valid = false;
+    timer_stop(&sandbox->stop_timer);
+    link_free(sandbox->link);
+    interlink_job_free(sandbox->job);
+    buf_free(&sandbox->item);
+    free(sandbox->queue_words);
+    protobuf_c_message_free_unpacked(&sandbox->record->base, NULL);
+    free(sandbox);
+}
+
+static void sandbox_put(struct sandbox *sandbox, void (*on_done)(void *arg, const struct status *err))
+{
+    store_put(sandbox->node->store, STORE_SANDBOX, sandbox->record->id, &sandbox->record->base, on_done, sandbox);
+}
+
+/* The one place where the phase changes. False: an impossible move, refused. */
+static bool sandbox_move(struct sandbox *sandbox, Interlink__State__V1__SandboxPhase to)
+{
+    Interlink__State__V1__SandboxPhase from = sandbox_phase(sandbox);
+    static const unsigned allowed[] = {
+        [INTERLINK__STATE__V1__SANDBOX_PHASE__SUBMITTED] = 1u << INTERLINK__STATE__V1__SANDBOX_PHASE__QUEUED |
+                                                           1u << INTERLINK__STATE__V1__SANDBOX_PHASE__READY,
+        [INTERLINK__STATE__V1__SANDBOX_PHASE__QUEUED] = 1u << INTERLINK__STATE__V1__SANDBOX_PHASE__READY,
+        [INTERLINK__STATE__V1__SANDBOX_PHASE__READY] = 1u << INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY,
+        [INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY] = 0,
+    };
+
+    if ((allowed[from] & 1u << to) == 0) {
+        log_error("pod %.13s: the move from phase %d to %d was refused", sandbox->record->id, (int)from, (int)to);
+        return false;
+    }
+    sandbox->record->phase = to;
+    sandbox_changed(sandbox);
+    return true;
+}
+
+static void sandbox_say(struct sandbox *sandbox, char *words) /* takes words */
+{
+    free(sandbox->queue_words);
+    sandbox->queue_words = words;
+}
+
+/* ---- run ---- */
+
+static struct sandbox *sandbox_find(struct node *node, const Runtime__V1__PodSandboxMetadata *metadata)
+{
+    struct strmap_iter it = { 0 };
+
+    while (strmap_next(&node->sandboxes, &it)) {
+        struct sandbox *sandbox = it.value;
+        const Runtime__V1__PodSandboxMetadata *m = sandbox->record->config->metadata;
+        if (m->attempt == metadata->attempt && strcmp(m->uid, metadata->uid) == 0 &&
+            strcmp(m->name, metadata->name) == 0 && strcmp(m->namespace_, metadata->namespace_) == 0)
+            return sandbox;
+    }
+    return NULL;
+}
+
+static bool sandbox_check(const Runtime__V1__RunPodSandboxRequest *request, struct status *err)
+{
+    const Runtime__V1__PodSandboxConfig *config = request->config;
+
+    if (config == NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config: missing");
+    if (config->metadata == NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.metadata: missing");
+    if (*config->metadata->name == '\0' || *config->metadata->namespace_ == '\0' || *config->metadata->uid == '\0')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.metadata: name, namespace and uid must not be empty");
+    if (strlen(config->hostname) > 64)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.hostname: longer than the 64 bytes Linux allows");
+    if (*config->log_directory != '\0' && *config->log_directory != '/')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.log_directory: \"%s\" is not an absolute path",
+                          config->log_directory);
+    return true;
+}
+
+static void sandbox_reply_ready(struct sandbox *sandbox)
+{
+    Runtime__V1__RunPodSandboxResponse response = RUNTIME__V1__RUN_POD_SANDBOX_RESPONSE__INIT;
+    uint8_t bytes[ID_LENGTH + 16];
+
+    response.pod_sandbox_id = sandbox->record->id;
+    waiters_reply(&sandbox->waiters, WAIT_READY, bytes, protobuf_c_message_pack(&response.base, bytes));
+}
+
+static void sandbox_on_hold_over(void *arg, struct rpc_call *call)
+{
+    struct sandbox *sandbox = arg;
+
+    rpc_failf(call, STATUS_UNAVAILABLE, "%s", sandbox->queue_words);
+}
+
+static void sandbox_wait_ready(struct sandbox *sandbox, struct rpc_call *call)
+{
+    struct node *node = sandbox->node;
+
+    sandbox->lease_used_ms = 0;
+    waiter_add(&sandbox->waiters, WAIT_READY, call, node->loop, node->options->queue_hold_ms, sandbox_on_hold_over,
+               sandbox);
+    if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
+        sandbox_reply_ready(sandbox);
+}
+
+/* It never became a pod: nothing was listed, nothing is left. */
+static void sandbox_abandon(struct sandbox *sandbox, const struct status *err)
+{
+    waiters_fail(&sandbox->waiters, WAIT_READY, err);
+    waiters_reply(&sandbox->waiters, WAIT_STOPPED, "", 0);
+    waiters_reply(&sandbox->waiters, WAIT_REMOVED, "", 0);
+    store_delete(sandbox->node->store, STORE_SANDBOX, sandbox->record->id, NULL, NULL);
+    sandbox_free(sandbox);
+}
+
+static void sandbox_on_recorded(void *arg, const struct status *err)
+{
+    struct sandbox *sandbox = arg;
+
+    if (err != NULL) {
+        sandbox_abandon(sandbox, err);
+        return;
+    }
+    interlink_job_submit(sandbox->job);
+}
+
+void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__RunPodSandboxRequest *request)
+{
+    struct status err = STATUS_INIT;
+    struct handler *handler = NULL;
+    char id[ID_LENGTH + 1], uid[UUID_LENGTH + 1], token[ID_LENGTH + 1];
+
+    if (!sandbox_check(request, &err) || (handler = node_handler(node, request->runtime_handler, &err)) == NULL) {
+        rpc_fail(call, &err);
+        return;
+    }
+    struct sandbox *sandbox = sandbox_find(node, request->config->metadata);
+    if (sandbox != NULL && sandbox->stopping && !sandbox_listed(sandbox)) {
+        rpc_failf(call, STATUS_UNAVAILABLE, "the pod's earlier job is being cancelled: try again");
+        return;
+    }
+    if (sandbox != NULL && (sandbox->stopping || sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)) {
+        rpc_failf(call, STATUS_ALREADY_EXISTS,
+                  "pod %s/%s (uid %s, attempt %u) exists as sandbox %.13s, which has been stopped: remove it first",
+                  request->config->metadata->namespace_, request->config->metadata->name,
+                  request->config->metadata->uid, request->config->metadata->attempt, sandbox->record->id);
+        return;
+    }
+    if (sandbox != NULL) {
+        sandbox_wait_ready(sandbox, call);
+        return;
+    }
+    random_id(id);
+    random_id(token); /* 256 bits */
+    uuid_of_id(id, uid);
+    Interlink__State__V1__Sandbox *record = xmalloc(sizeof *record);
+    interlink__state__v1__sandbox__init(record);
+    record->config = (void *)pb_copy(&request->config->base);
+    pb_set(&record->id, id);
+    pb_set(&record->token, token);
+    pb_set(&record->job_uid, uid);
+    pb_set(&record->runtime_handler, request->runtime_handler);
+    record->created_at = clock_real_ns();
+    sandbox = sandbox_new(node, handler, record);
+    sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
+    sandbox_wait_ready(sandbox, call);
+    log_info("pod %.13s: %s/%s (uid %s, attempt %u), handler %s", id, record->config->metadata->namespace_,
+             record->config->metadata->name, record->config->metadata->uid, record->config->metadata->attempt,
+             handler->options->name);
+    /* On disk before the API hears of it: a job must never exist that nobody remembers. */
+    sandbox_put(sandbox, sandbox_on_recorded);
+}
+
+/* ---- the job's side ---- */
+
+static void sandbox_on_submitted(void *arg, const char *jid)
+{
+    struct sandbox *sandbox = arg;
+
+    sandbox->record->submitted = true;
+    pb_set(&sandbox->record->job_id, jid);
+    sandbox_say(sandbox, *jid != '\0' ? xasprintf("job %s has been submitted and waits for its turn", jid)
+                                      : xstrdup("its job has been submitted and waits for its turn"));
+    sandbox_put(sandbox, NULL);
+}
+
+static void sandbox_on_rejected(void *arg, const struct status *err)
+{
+    struct sandbox *sandbox = arg;
+    struct status wrapped = *err;
+
+    status_prefix(&wrapped, "handler %s did not take the pod", sandbox->handler->options->name);
+    log_warn("pod %.13s: %s", sandbox->record->id, wrapped.message);
+    sandbox_abandon(sandbox, &wrapped);
+}
+
+static void sandbox_on_job_cancelled(void *arg)
+{
+    struct sandbox *sandbox = arg;
+    struct status err = STATUS_INIT;
+
+    interlink_job_free(sandbox->job);
+    sandbox->job = NULL;
+    sandbox->record->job_deleted = true;
+    if (!sandbox_listed(sandbox)) {
+        status_set(&err, STATUS_UNAVAILABLE, "%s", sandbox->queue_words);
+        sandbox_abandon(sandbox, &err);
+        return;
+    }
+    sandbox_put(sandbox, NULL);
+    if (sandbox->stopping)
+        sandbox_stopped(sandbox, "");
+    if (sandbox->removing)
+        sandbox_finish_removal(sandbox);
+}
+
+static void sandbox_on_cancel_retry(void *arg, const struct status *err)
+{
+    struct sandbox *sandbox = arg;
+    struct status wrapped = *err;
+
+    status_prefix(&wrapped, "the job of pod %.13s cannot be cancelled yet (it is tried again)", sandbox->record->id);
+    log_warn("%s", wrapped.message);
+    if (sandbox->link == NULL)
+        waiters_fail(&sandbox->waiters, WAIT_STOPPED, &wrapped);
+    waiters_fail(&sandbox->waiters, WAIT_REMOVED, &wrapped);
+}
+
+static void sandbox_cancel_job(struct sandbox *sandbox)
+{
+    if (sandbox->job != NULL)
+        interlink_job_cancel(sandbox->job, 0, sandbox_on_job_cancelled, sandbox_on_cancel_retry, sandbox);
+}
+
+/* The job is over though nobody stopped the pod. */
+static void sandbox_on_job_over(struct sandbox *sandbox, const struct interlink_job_state *state)
+{
+    cleanup_free char *words =
+        state->phase == INTERLINK_GONE
+            ? xstrdup("the site no longer knows the pod's job")
+            : xasprintf("the pod's job ended with exit code %d%s%s%s%s", state->exit_code,
+                        *state->reason != '\0' ? ", " : "", state->reason, *state->message != '\0' ? ": " : "",
+                        state->message);
+
+    log_warn("pod %.13s: %s", sandbox->record->id, words);
+    sandbox_say(sandbox, xstrdup(words));
+    if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
+        sandbox_stopped(sandbox, words);
+    else
+        sandbox_cancel_job(sandbox); /* what is left of it at the site; then it is abandoned */
+}
+
+static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
+{
+    struct sandbox *sandbox = arg;
+    const char *jid = *state->jid != '\0' ? state->jid : sandbox->record->job_id;
+
+    switch (state->phase) {
+    case INTERLINK_WAITING:
+        if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__SUBMITTED &&
+            sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__QUEUED))
+            sandbox_put(sandbox, NULL);
+        sandbox_say(sandbox,
+                    xasprintf("job %s is queued%s%s%s%s", *jid != '\0' ? jid : sandbox->record->job_uid,
+                              *state->reason != '\0' ? ": " : "", state->reason, *state->message != '\0' ? ", " : "",
+                              state->message));
+        break;
+    case INTERLINK_RUNNING:
+        sandbox_say(sandbox, xasprintf("job %s has started; its agent has not called in yet",
+                                       *jid != '\0' ? jid : sandbox->record->job_uid));
+        break;
+    case INTERLINK_TERMINATED:
+    case INTERLINK_GONE:
+        if (!sandbox->stopping && sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
+            sandbox_on_job_over(sandbox, state);
+        break;
+    case INTERLINK_UNKNOWN:
+        break;
+    }
+}
+
+static const struct interlink_job_events sandbox_job_events = {
+    .on_submitted = sandbox_on_submitted,
+    .on_rejected = sandbox_on_rejected,
+    .on_state = sandbox_on_state,
+};
+
+void sandbox_check_leases(struct node *node, int64_t elapsed_ms)
+{
+    struct strmap_iter it = { 0 };
+
+    if (node->last_poll_ms == 0 || clock_mono_ms() - node->last_poll_ms > SANDBOX_POLL_RECENT_MS)
+        return;
+    while (strmap_next(&node->sandboxes, &it)) {
+        struct sandbox *sandbox = it.value;
+        if (sandbox_listed(sandbox) || sandbox->stopping || waiters_any(&sandbox->waiters, WAIT_READY))
+            continue;
+        sandbox->lease_used_ms += elapsed_ms;
+        if (sandbox->lease_used_ms < node->options->queue_lease_ms)
+            continue;
+        log_info("pod %.13s: nobody has asked for it for %" PRId64 " s of kubelet's polling: cancelling its job",
+                 sandbox->record->id, sandbox->lease_used_ms / 1000);
+        sandbox->stopping = true;
+        sandbox_cancel_job(sandbox);
+    }
+}
+
+/* ---- the agent's side ---- */
+
+void sandbox_attach(struct sandbox *sandbox, struct stream *stream, struct str early)
+{
+    struct status err = STATUS_INIT;
+
+    if (sandbox->link != NULL) {
+        status_set(&err, STATUS_UNAVAILABLE, "a newer connection replaced it");
+        sandbox_on_agent_lost(sandbox, &err);
+    }
+    sandbox->link = link_new(sandbox, stream, early);
+}
+
+struct link *sandbox_link(struct sandbox *sandbox, struct status *err)
+{
+    if (sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__READY || sandbox->stopping) {
+        status_set(err, STATUS_FAILED_PRECONDITION, "sandbox %.13s is not ready%s%s", sandbox->record->id,
+                   *sandbox->record->message != '\0' ? ": " : "", sandbox->record->message);
+        return NULL;
+    }
+    if (sandbox->link == NULL || !link_ready(sandbox->link)) {
+        status_set(err, STATUS_UNAVAILABLE, "the agent of sandbox %.13s is not connected at the moment",
+                   sandbox->record->id);
+        return NULL;
+    }
+    return sandbox->link;
+}
+
+static void sandbox_on_ready_recorded(void *arg, const struct status *err)
+{
+    struct sandbox *sandbox = arg;
+
+    if (err == NULL && sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
+        sandbox_reply_ready(sandbox);
+    else if (err != NULL)
+        waiters_fail(&sandbox->waiters, WAIT_READY, err);
+}
+
+static const Interlink__Agent__V1__ContainerState *sandbox_hello_find(const Interlink__Agent__V1__HelloResponse *hello,
+                                                                      const char *id)
+{
+    for (size_t i = 0; i < hello->n_containers; i++)
+        if (strcmp(hello->containers[i]->id, id) == 0)
+            return hello->containers[i];
+    return NULL;
+}
+
+static void sandbox_on_stray_removed(void *arg, const struct status *status, const ProtobufCMessage *response)
+{
+    (void)arg;
+    (void)response;
+    if (status->code != STATUS_OK)
+        log_warn("a stray container could not be removed: %s", status->message);
+}
+
+/* What the agent holds and what we remember are made one; the agent knows what is, we know what is wanted. */
+static void sandbox_reconcile(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello)
+{
+    struct node *node = sandbox->node;
+
+    for (LIST_EACH_SAFE(struct container, c, &sandbox->containers, link)) {
+        const Interlink__Agent__V1__ContainerState *state = sandbox_hello_find(hello, c->record->id);
+        if (c->creating)
+            continue;
+        if (state != NULL)
+            container_on_state(c, state);
+        else
+            container_on_lost(c, "the agent was started again and no longer has it");
+    }
+    for (size_t i = 0; i < hello->n_containers; i++) {
+        Interlink__Agent__V1__RemoveContainerRequest remove = INTERLINK__AGENT__V1__REMOVE_CONTAINER_REQUEST__INIT;
+        if (strmap_get(&node->containers, hello->containers[i]->id) != NULL)
+            continue;
+        remove.id = hello->containers[i]->id;
+        log_info("pod %.13s: removing container %.13s, which was never confirmed", sandbox->record->id, remove.id);
+        rpc_unary(link_conn(sandbox->link), "/interlink.agent.v1.Agent/RemoveContainer", &remove.base,
+                  &interlink__agent__v1__remove_container_response__descriptor, 0, sandbox_on_stray_removed, NULL);
+    }
+}
+
+void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello)
+{
+    sandbox_reconcile(sandbox, hello);
+    for (LIST_EACH(struct container, c, &sandbox->containers, link))
+        container_follow_log(c);
+    if (sandbox_listed(sandbox) || sandbox->stopping)
+        return;
+    pb_set(&sandbox->record->ip, sandbox->node->node_ip);
+    if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__READY))
+        sandbox_put(sandbox, sandbox_on_ready_recorded);
+}
+
+void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
+{
+    struct link *link = sandbox->link;
+
+    for (LIST_EACH(struct container, c, &sandbox->containers, link))
+        if (c->log != NULL)
+            container_unfollow_log(c);
+    sandbox->link = NULL;
+    link_free(link);
+    if (sandbox->stopping) {
+        sandbox_stopped(sandbox, "");
+        return;
+    }
+    log_info("pod %.13s: the agent's connection ended (%s); it will call again if it lives", sandbox->record->id,
+             err->message);
+    interlink_target_poll_soon(sandbox->handler->target);
+}
+
+/* ---- stop and remove ---- */
+
+static void sandbox_on_stop_recorded(void *arg, const struct status *err)
+{
+    struct sandbox *sandbox = arg;
+
+    if (err != NULL)
+        waiters_fail(&sandbox->waiters, WAIT_STOPPED, err);
+    else
+        waiters_reply(&sandbox->waiters, WAIT_STOPPED, "", 0);
+    if (sandbox->removing)
+        sandbox_finish_removal(sandbox);
+}
+
+/* Nothing of the pod runs any more. */
+static void sandbox_stopped(struct sandbox *sandbox, const char *message)
+{
+    if (sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
+        return;
+    timer_stop(&sandbox->stop_timer);
+    for (LIST_EACH_SAFE(struct container, c, &sandbox->containers, link))
+        container_on_lost(c, *message != '\0' ? message : "the pod was stopped");
+    pb_set(&sandbox->record->message, message);
+    if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY))
+        sandbox_put(sandbox, sandbox_on_stop_recorded);
+    sandbox->stopping = false;
+    sandbox_cancel_job(sandbox);
+}
+
+static void sandbox_on_stop_timeout(void *arg)
+{
+    struct sandbox *sandbox = arg;
+    struct status err = STATUS_INIT;
+
+    status_set(&err, STATUS_DEADLINE_EXCEEDED, "the agent did not end in time");
+    log_warn("pod %.13s: %s", sandbox->record->id, err.message);
+    if (sandbox->link != NULL)
+        sandbox_on_agent_lost(sandbox, &err);
+    else
+        sandbox_stopped(sandbox, "");
+}
+
+static void sandbox_on_shutdown(void *arg, const struct status *status, const ProtobufCMessage *response)
+{
+    struct sandbox *sandbox = arg;
+
+    (void)response;
+    /* The agent closes its connection as it ends: sandbox_on_agent_lost. */
+    if (status->code != STATUS_OK && sandbox->link != NULL)
+        sandbox_on_agent_lost(sandbox, status);
+}
+
+static void sandbox_begin_stop(struct sandbox *sandbox)
+{
+    Interlink__Agent__V1__ShutdownRequest request = INTERLINK__AGENT__V1__SHUTDOWN_REQUEST__INIT;
+
+    if (sandbox->stopping)
+        return;
+    sandbox->stopping = true;
+    if (sandbox_listed(sandbox) && sandbox->link != NULL && link_ready(sandbox->link)) {
+        rpc_unary(link_conn(sandbox->link), "/interlink.agent.v1.Agent/Shutdown", &request.base,
+                  &interlink__agent__v1__shutdown_response__descriptor, SANDBOX_STOP_TIMEOUT_MS, sandbox_on_shutdown,
+                  sandbox);
+        timer_start(sandbox->node->loop, &sandbox->stop_timer, SANDBOX_STOP_TIMEOUT_MS, sandbox_on_stop_timeout,
+                    sandbox);
+        return;
+    }
+    /* No agent to ask: the site ends the job, and the pod with it. */
+    sandbox_say(sandbox, xstrdup("the pod was stopped before it became ready"));
+    sandbox_cancel_job(sandbox);
+}
+
+void sandbox_stop(struct sandbox *sandbox, struct rpc_call *call)
+{
+    if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY) {
+        rpc_reply_packed(call, "", 0);
+        return;
+    }
+    waiter_add(&sandbox->waiters, WAIT_STOPPED, call, sandbox->node->loop, 0, NULL, NULL);
+    sandbox_begin_stop(sandbox);
+}
+
+static void sandbox_on_record_deleted(void *arg, const struct status *err)
+{
+    struct sandbox *sandbox = arg;
+
+    if (err != NULL) {
+        sandbox->removing = sandbox->deleting = false;
+        waiters_fail(&sandbox->waiters, WAIT_REMOVED, err);
+        return;
+    }
+    log_info("pod %.13s: removed", sandbox->record->id);
+    waiters_reply(&sandbox->waiters, WAIT_REMOVED, "", 0);
+    sandbox_free(sandbox);
+}
+
+static void sandbox_finish_removal(struct sandbox *sandbox)
+{
+    if (sandbox->deleting || sandbox->job != NULL || sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
+        return;
+    while (!list_empty(&sandbox->containers))
+        container_drop(CONTAINER_OF(sandbox->containers.next, struct container, link));
+    sandbox->deleting = true;
+    store_delete(sandbox->node->store, STORE_SANDBOX, sandbox->record->id, sandbox_on_record_deleted, sandbox);
+}
+
+void sandbox_remove(struct sandbox *sandbox, struct rpc_call *call)
+{
+    waiter_add(&sandbox->waiters, WAIT_REMOVED, call, sandbox->node->loop, 0, NULL, NULL);
+    if (sandbox->removing)
+        return;
+    sandbox->removing = true;
+    if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
+        sandbox_finish_removal(sandbox);
+    else
+        sandbox_begin_stop(sandbox);
+}
+
+/* ---- after a restart ---- */
+
+void sandbox_restore(struct node *node, Interlink__State__V1__Sandbox *record)
+{
+    struct status err = STATUS_INIT;
+    struct handler *handler = node_handler(node, record->runtime_handler, &err);
+
+    if (handler == NULL) {
+        log_error("pod %.13s: %s; it is left alone until that handler is configured again", record->id, err.message);
+        protobuf_c_message_free_unpacked(&record->base, NULL);
+        return;
+    }
+    sandbox_new(node, handler, record);
+}
+
+void sandbox_resume(struct sandbox *sandbox)
+{
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+
+    if (record->job_deleted)
+        return;
+    sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
+    interlink_job_adopt(sandbox->job, record->job_id, record->submitted);
+    if (record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
+        sandbox_cancel_job(sandbox);
+}

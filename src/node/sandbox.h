@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sandbox.h: a pod: one interLink job whose agent stands in for the pause container.
+ *
+ *   (record written)      API accepted        job waits             agent has called in
+ *      SUBMITTED  ----------> SUBMITTED ----------> QUEUED -----------------> READY
+ *          |                      |                   |                        | stopped, or the job ended
+ *          +---- refused,  -------+---- cancelled, ---+                        v
+ *               ended early           lease ran out         gone           NOTREADY ----> removed: gone
+ *
+ * Until READY a sandbox is unlisted: kubelet would tear down what it sees failing, but waits for what it does not see
+ * (RunPodSandbox answers UNAVAILABLE in the queue's words and is called again; it joins the same job). Once READY it is
+ * listed, and kubelet adopts it. Moves happen in sandbox_move() only. */
+#ifndef NODE_SANDBOX_H
+#define NODE_SANDBOX_H
+
+#include "interlink/interlink.h"
+#include "node/node.h"
+
+struct link;
+
+struct sandbox {
+    struct node *node;
+    struct handler *handler;
+    Interlink__State__V1__Sandbox *record; /* owned; id, config, phase... */
+    struct list containers;                /* struct container.link */
+    struct interlink_job *job;             /* owned; NULL once its deletion is confirmed */
+    struct link *link;                     /* owned; NULL while the agent is not connected */
+    struct buf item;                       /* its element of the list response; empty until READY */
+    char *queue_words;                     /* owned: what to tell a caller who waits */
+    struct list waiters;                   /* calls that wait for READY, for the stop or for the removal */
+    bool stopping;                         /* a stop is under way */
+    bool removing;                         /* gone as soon as the job is */
+    bool deleting;                         /* its record is being deleted */
+    int64_t lease_used_ms;                 /* polling time since the last call, while queued */
+    struct timer stop_timer;
+};
+
+/* RunPodSandbox: joins or starts. The call is answered when READY, or at the end of the hold. */
+void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__RunPodSandboxRequest *request);
+void sandbox_stop(struct sandbox *sandbox, struct rpc_call *call);
+void sandbox_remove(struct sandbox *sandbox, struct rpc_call *call);
+
+/* Takes the record of an earlier life. */
+void sandbox_restore(struct node *node, Interlink__State__V1__Sandbox *record);
+/* After all were restored: adopts the jobs, drops what never became a pod. */
+void sandbox_resume(struct sandbox *sandbox);
+/* Its agent called in: takes the stream. */
+void sandbox_attach(struct sandbox *sandbox, struct stream *stream, struct str early);
+/* Once READY and connected; else err UNAVAILABLE or FAILED_PRECONDITION says what is missing. */
+struct link *sandbox_link(struct sandbox *sandbox, struct status *err);
+
+/* From the link. */
+void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello);
+void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err);
+
+bool sandbox_listed(const struct sandbox *sandbox);
+void sandbox_changed(struct sandbox *sandbox); /* renews the list entry */
+void sandbox_free(struct sandbox *sandbox);    /* the memory only */
+/* Every few seconds: jobs in the queue that nobody asks for any more are cancelled. */
+void sandbox_check_leases(struct node *node, int64_t elapsed_ms);
+
+#endif

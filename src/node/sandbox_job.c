@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/sandbox_job.h"
+
+#include "node/pb.h"
+#include "text/quantity.h"
+
+/* Kubernetes' least cpu_shares: what a pod without a request gets; it says nothing about its size. */
+#define SANDBOX_JOB_SHARES_MIN 2
+
+/* A DNS label for REST: getLogs refuses other names. Pods of one name must not meet in one site's queue, hence the id. */
+static const char *sandbox_job_name(struct arena *arena, const Interlink__State__V1__Sandbox *record)
+{
+    char *name = arena_printf(arena, "%.50s-%.8s", record->config->metadata->name, record->id);
+
+    for (char *p = name; *p != '\0'; p++)
+        if ((*p < 'a' || *p > 'z') && (*p < '0' || *p > '9'))
+            *p = '-';
+    return name;
+}
+
+static void sandbox_job_env(struct interlink_container *c, const char *name, const char *value)
+{
+    c->env.items[c->env.count++] = (struct interlink_pair){ name, value };
+}
+
+/* Which namespaces the pod does not share with the machine it runs on. */
+static const char *sandbox_job_namespaces(struct arena *arena, const Runtime__V1__PodSandboxConfig *config)
+{
+    const Runtime__V1__LinuxSandboxSecurityContext *context =
+        config->linux != NULL ? config->linux->security_context : NULL;
+    const Runtime__V1__NamespaceOption *options = context != NULL ? context->namespace_options : NULL;
+    bool host_network = options != NULL && options->network == RUNTIME__V1__NAMESPACE_MODE__NODE;
+    bool host_ipc = options != NULL && options->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE;
+    bool host_pid = options != NULL && options->pid == RUNTIME__V1__NAMESPACE_MODE__NODE;
+
+    /* A pod on the node's network has the node's host name, as everywhere in Kubernetes. */
+    return arena_printf(arena, "%s%s%s", host_ipc ? "" : "ipc,", host_network ? "" : "uts,", host_pid ? "" : "pid,");
+}
+
+static void sandbox_job_size(struct arena *arena, const Runtime__V1__PodSandboxConfig *config,
+                             struct interlink_container *c)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_config = config->linux;
+    const Runtime__V1__LinuxContainerResources *parts[] = {
+        linux_config != NULL ? linux_config->resources : NULL,
+        linux_config != NULL ? linux_config->overhead : NULL,
+    };
+    int64_t cpu_milli = 0, memory = 0;
+
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        const Runtime__V1__LinuxContainerResources *r = parts[i];
+        if (r == NULL)
+            continue;
+        /* cpu_shares is capped at 262144 (256 CPUs), so the quota counts where there is one. */
+        if (r->cpu_quota > 0 && r->cpu_period > 0)
+            cpu_milli += (r->cpu_quota * 1000 + r->cpu_period - 1) / r->cpu_period;
+        else if (r->cpu_shares > SANDBOX_JOB_SHARES_MIN)
+            cpu_milli += (r->cpu_shares * 1000 + 1023) / 1024;
+        if (r->memory_limit_in_bytes > 0)
+            memory += r->memory_limit_in_bytes;
+    }
+    c->limits.items = ARENA_ARRAY(arena, struct interlink_pair, 2);
+    if (cpu_milli > 0) {
+        char *text = arena_alloc(arena, QUANTITY_TEXT_MAX);
+        quantity_format(cpu_milli, QUANTITY_MILLI, false, text);
+        c->limits.items[c->limits.count++] = (struct interlink_pair){ "cpu", text };
+    }
+    if (memory > 0)
+        c->limits.items[c->limits.count++] = (struct interlink_pair){ "memory", arena_printf(arena, "%" PRId64, memory) };
+    c->requests = c->limits;
+}
+
+/* Annotations meant for the site travel on; others are Kubernetes' business and can be large. */
+static void sandbox_job_annotations(struct arena *arena, const Runtime__V1__PodSandboxConfig *config,
+                                    struct interlink_pairs *out)
+{
+    static const char *const prefixes[] = { "slurm-job.vk.io/", "interlink.eu/", "interlink.io/" };
+
+    out->items = ARENA_ARRAY(arena, struct interlink_pair, config->n_annotations + 1);
+    out->items[out->count++] = (struct interlink_pair){ INTERLINK_JOB_ANNOTATION, INTERLINK_JOB_AGENT };
+    for (size_t i = 0; i < config->n_annotations; i++)
+        for (size_t k = 0; k < COUNT_OF(prefixes); k++)
+            if (str_starts(config->annotations[i]->key, prefixes[k]) &&
+                strcmp(config->annotations[i]->key, INTERLINK_JOB_ANNOTATION) != 0)
+                out->items[out->count++] =
+                    (struct interlink_pair){ config->annotations[i]->key, config->annotations[i]->value };
+}
+
+static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox, struct interlink_container *c)
+{
+    const struct node *node = sandbox->node;
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    const Runtime__V1__PodSandboxConfig *config = record->config;
+    bool local = sandbox->handler->local;
+    bool shares_images = local || node->options->agents_share_images;
+    static const char *command[] = { "interlink-cri", "agent" };
+    static struct interlink_mount mounts[] = {
+        { .name = SANDBOX_JOB_SECRET, .mount_path = "/var/run/interlink", .sub_path = "", .read_only = true },
+    };
+
+    *c = (struct interlink_container){ .name = "agent", .image = "interlink-cri", .working_dir = "", .env_from = "" };
+    c->command = (struct interlink_strings){ command, COUNT_OF(command) };
+    c->mounts = mounts;
+    c->mount_count = COUNT_OF(mounts);
+    c->env.items = ARENA_ARRAY(arena, struct interlink_pair, 8);
+    sandbox_job_env(c, "INTERLINK_RELAY", local ? arena_printf(arena, "unix://%s", node->relay_socket)
+                                                : node->options->relay_address);
+    if (!local)
+        sandbox_job_env(c, "INTERLINK_RELAY_PIN", node->relay_pin);
+    sandbox_job_env(c, "INTERLINK_SANDBOX", record->id);
+    sandbox_job_env(c, "INTERLINK_NAMESPACES", sandbox_job_namespaces(arena, config));
+    if (shares_images)
+        sandbox_job_env(c, "INTERLINK_IMAGES", node->options->image_dir);
+    sandbox_job_env(c, "INTERLINK_ENGINE", *sandbox->handler->options->engine != '\0' ? sandbox->handler->options->engine
+                                                                                      : "auto");
+    if (local && config->linux != NULL && *config->linux->cgroup_parent != '\0')
+        sandbox_job_env(c, "INTERLINK_CGROUP_PARENT", config->linux->cgroup_parent);
+    sandbox_job_size(arena, config, c);
+}
+
+struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct interlink_job_events *events)
+{
+    cleanup_arena struct arena arena = ARENA_INIT;
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    struct interlink_create create = INTERLINK_CREATE_INIT;
+    struct interlink_container agent;
+    struct interlink_volume volume = { .name = SANDBOX_JOB_SECRET,
+                                       .kind = INTERLINK_VOLUME_SECRET,
+                                       .source = SANDBOX_JOB_SECRET,
+                                       .host_path_type = "",
+                                       .medium = "",
+                                       .size_limit = "",
+                                       .other = "",
+                                       .default_mode = 0400 };
+    struct interlink_file token = { .key = "token", .data = str_of(record->token) };
+    struct interlink_object secret = { .name = SANDBOX_JOB_SECRET,
+                                       .namespace_ = record->config->metadata->namespace_,
+                                       .type = "Opaque",
+                                       .files = &token,
+                                       .file_count = 1 };
+
+    sandbox_job_agent(&arena, sandbox, &agent);
+    create.pod.name = sandbox_job_name(&arena, record);
+    create.pod.namespace_ = record->config->metadata->namespace_;
+    create.pod.uid = record->job_uid;
+    create.pod.restart_policy = "Never";
+    create.pod.containers = &agent;
+    create.pod.container_count = 1;
+    create.pod.volumes = &volume;
+    create.pod.volume_count = 1;
+    sandbox_job_annotations(&arena, record->config, &create.pod.annotations);
+    create.secrets = &secret;
+    create.secret_count = 1;
+    return interlink_job_new(sandbox->handler->target, &create, events, sandbox);
+}
