@@ -192,6 +192,19 @@ compile() {
     ar rcsD "$archive" "$objects"/*.o
 }
 
+# seal ARCHIVE PATTERN...: make one object of a library and keep only the symbols that match visible outside of it. Its
+# internal names (base64_decode, hash, memfd_create...) then cannot meet ours. Sections stay apart, so --gc-sections works.
+seal() {
+    local archive=$prefix/lib/$1 object=$work/objects/${1%.a}-sealed.o pattern keep=()
+    shift
+    for pattern in "$@"; do keep+=("--keep-global-symbol=$pattern"); done
+    mkdir -p "$work/objects"
+    ld -r -o "$object" --whole-archive "$archive" || die "joining $(basename "$archive") failed"
+    objcopy --wildcard "${keep[@]}" "$object"
+    rm "$archive"
+    ar rcsD "$archive" "$object"
+}
+
 # quietly LOG COMMAND...: run a noisy build step; its output is shown only when it fails.
 quietly() {
     local log=$work/$1.log
@@ -301,13 +314,15 @@ build_libseccomp() {
     quietly libseccomp make -C include
     quietly libseccomp make -C src -j"$jobs" libseccomp.la
     cp src/.libs/libseccomp.a "$prefix/lib/"
+    seal libseccomp.a 'seccomp_*'
     cp include/seccomp.h include/seccomp-syscalls.h "$prefix/include/"
 }
 
 build_libcap() {
-    quietly libcap make -C libcap libcap.a CC="$CC" COPTS="$BASE" BUILD_CC="$cc_host" SHARED=no PTHREADS=no USE_GPERF=no \
-        GOLANG=no AR="ar" RANLIB=ranlib
-    cp libcap/libcap.a "$prefix/lib/"
+    # Its makefile generates the table of names; without gperf, so that every machine makes the same.
+    quietly libcap make -C libcap cap_names.h CC="$cc_host" BUILD_CC="$cc_host" USE_GPERF=no GOLANG=no PTHREADS=no SHARED=no
+    compile libcap.a "-Dlinux -D_LARGEFILE64_SOURCE -D_FILE_OFFSET_BITS=64 -Ilibcap/include -Ilibcap/include/uapi -Ilibcap" \
+        libcap/cap_{alloc,proc,extint,flag,text,file,syscalls}.c
     mkdir -p "$prefix/include/sys"
     cp libcap/include/sys/capability.h "$prefix/include/sys/"
 }
@@ -329,6 +344,7 @@ build_crun() {
         src/ocispec/{image_spec_schema,runtime_spec_schema,image_manifest_items}*.c src/ocispec/{json_common,read-file}.c)
     compile libcrun.a "-DHAVE_CONFIG_H -I. -Isrc -Istub -Ilibocispec/src -Ilibocispec/yajl/src/headers -I$prefix/include
         -fvisibility=hidden" src/libcrun/*.c src/libcrun/handlers/*.c src/libcrun/blake3/blake3.c src/libcrun/blake3/blake3_portable.c
+    seal libcrun.a 'libcrun_*' 'crun_*' ensure_cloned_binary 'yajl_*' '*runtime_spec_schema_*' '*json_map_*'
     # What a user of the library includes: libcrun's headers, its config.h, the OCI structs and the JSON parser's.
     # Its headers include <config.h> and <argp.h>: those are in a folder of their own, for the file that uses libcrun.
     mkdir -p "$prefix"/include/{libcrun/compat,ocispec,yajl}
@@ -351,7 +367,7 @@ set_flavour() {
     musl)
         CC=$cc_musl
         need "${CC%% *}" musl-tools
-        BASE="-Os -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -g0"
+        BASE="-Os -fno-pie -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -g0"
         STATIC=-static
         ;;
     host)
@@ -363,7 +379,6 @@ set_flavour() {
     *) die "unknown flavour '$flavour'; it is musl or host" ;;
     esac
     triple=$($cc_host -dumpmachine)
-    # Built in different folders, the archives are the same: no path of this machine stays in them.
     BASE="$BASE -w"
     export CC BASE
 }
@@ -397,24 +412,30 @@ build_flavour() {
     local key kept lib start
     key=$(cache_key)
     kept=$cache/built/$flavour-$key.tar.gz
+    mkdir -p "$top/build/vendor"
+    exec 9>"$top/build/vendor/$flavour.lock"
+    flock 9 # two builds of one tree at once
     if [ "$(cat "$prefix/key" 2>/dev/null)" = "$key" ]; then
         say "$flavour: up to date"
         return
     fi
-    rm -rf "$prefix"
-    mkdir -p "$prefix"/{include,lib}
+    # Built or unpacked beside its place and moved there whole, so that nobody sees half of it.
+    local place=$prefix
+    work=$(mktemp -d "${TMPDIR:-/tmp}/interlink-cri-vendor.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    prefix=$work/prefix
+    mkdir -p "$prefix"
     if [ -f "$kept" ] && tar -xzf "$kept" -C "$prefix" 2>/dev/null; then
         say "$flavour: taken from the cache"
     else
-        rm -rf "$prefix"/{include,lib}
+        rm -rf "$prefix"
         mkdir -p "$prefix"/{include,lib}
         local tool
         for tool in make:make patch:patch ar:binutils xz:xz-utils; do need "${tool%%:*}" "${tool##*:}"; done
-        work=$(mktemp -d "${TMPDIR:-/tmp}/interlink-cri-vendor.XXXXXX")
-        trap 'rm -rf "$work"' EXIT
         link_kernel_headers
         [ "$flavour" = host ] || BASE="$BASE -idirafter $prefix/kernel"
-        BASE="$BASE -ffile-prefix-map=$work=vendor -ffile-prefix-map=$prefix=prefix"
+        # Built in another folder, the archives are the same: no path of this machine stays in them.
+        BASE="$BASE -ffile-prefix-map=$work=vendor"
         export BASE
         fetch_all
         for lib in $libraries; do
@@ -428,11 +449,13 @@ build_flavour() {
         tar -C "$prefix" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf - include lib |
             gzip -n >"$kept.$$"
         mv "$kept.$$" "$kept"
-        rm -rf "$work"
-        trap - EXIT
     fi
     link_kernel_headers
     echo "$key" >"$prefix/key"
+    rm -rf "$place"
+    mv "$prefix" "$place"
+    rm -rf "$work"
+    trap - EXIT
 }
 
 command -v sha256sum >/dev/null || die "'sha256sum' is missing; install the Debian package coreutils"
