@@ -2,13 +2,11 @@
 /* Making a container: our record and the agent's preparation side by side, and all or nothing. */
 #include "node/container.h"
 
-#include <signal.h>
-
+#include "agent/agent_signal.h"
 #include "image/store.h"
 #include "node/link.h"
 #include "node/pb.h"
 #include "node/sandbox.h"
-#include "node/signals.h"
 #include "node/waiter.h"
 
 /* One CreateContainer under way. It owns the container until it is confirmed. */
@@ -133,20 +131,6 @@ static bool creation_check_name(struct sandbox *sandbox, const Runtime__V1__Cont
                       other->creating ? " and is still being created" : "");
 }
 
-static int creation_stop_signal(const Runtime__V1__ContainerConfig *config, const struct image_config *image)
-{
-    int number = 0;
-
-    if (config->stop_signal != RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT) {
-        const ProtobufCEnumValue *value =
-            protobuf_c_enum_descriptor_get_value(&runtime__v1__signal__descriptor, (int)config->stop_signal);
-        number = value != NULL ? signal_parse(value->name + strlen("SIGNAL_")) : 0;
-    }
-    if (number == 0)
-        number = signal_parse(image->stop_signal);
-    return number != 0 ? number : SIGTERM;
-}
-
 /* ---- the request to the agent ---- */
 
 static void creation_fill_image(struct arena *arena, const struct image *image, const struct buf *config_text,
@@ -185,7 +169,7 @@ static Interlink__State__V1__Container *creation_record(const struct sandbox *sa
     pb_set(&record->image_id, image->id);
     pb_set(&record->image_ref, image->digest_count > 0 ? image->digests[0] : image->id);
     record->created_at = clock_real_ns();
-    record->stop_signal = creation_stop_signal(config, image_config);
+    record->stop_signal = agent_signal_stop(config->stop_signal, image_config->stop_signal);
     return record;
 }
 

@@ -145,7 +145,7 @@ void link_free(struct link *link)
 {
     if (link == NULL)
         return;
+    rpc_conn_free(link->conn); /* ends what is under way, which may call link_break */
     deferred_stop(&link->broken);
-    rpc_conn_free(link->conn);
     free(link);
 }

@@ -21,6 +21,7 @@
 
 #include "base/base.h"
 #include "io/loop.h"
+#include "io/socket.h"
 #include "node/store.h"
 #include "rpc/rpc.h"
 
@@ -29,6 +30,7 @@
 #include "state.pb-c.h"
 
 struct image_store;
+struct registry_options;
 struct interlink_target;
 struct plugin;
 struct relay;
@@ -46,7 +48,9 @@ struct node_options {
     const char *socket;    /* CRI */
     const char *state_dir; /* 0700 */
     const char *image_dir;
-    const char *hosts_dir;   /* hosts.toml directories; "" */
+    const struct registry_options *registries; /* image/hosts.h */
+    const char *const *pinned_images;          /* NULL-terminated or NULL */
+    uint64_t layer_bytes_max;                  /* of an unpacked layer; 0: the default */
     const char *relay_listen; /* "host:port" for agents on other machines; "": only this machine */
     const char *relay_address; /* what such agents dial; "": relay_listen */
     const struct node_handler_options *handlers;
@@ -72,11 +76,15 @@ struct node {
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;
     struct tls_identity *identity;   /* NULL without relay_listen */
-    char *relay_pin;                 /* "sha256:..." or "" */
+    char relay_pin[72 + 8];          /* "sha256:<64 hex digits>", "" without relay_listen */
     char *relay_socket;
     struct handler *handlers;
     struct strmap sandboxes;         /* id -> struct sandbox */
     struct strmap containers;        /* id -> struct container */
+    struct listener listener;        /* CRI */
+    struct rpc_services services;
+    struct rpc_health *health;
+    struct rpc_reflection *reflection;
     struct rpc_server *server;
     int64_t last_poll_ms;            /* monotonic: kubelet's last list call */
     struct timer lease_timer;
@@ -93,6 +101,9 @@ void node_stop(struct node *node);
 /* NULL: NOT_FOUND, naming the handler. "" is the default one. */
 struct handler *node_handler(struct node *node, const char *name, struct status *err);
 
+/* Something waits in a queue: leases are counted from now on. */
+void node_watch_leases(struct node *node);
+
 struct sandbox;
 struct container;
 /* By id or unambiguous prefix; NULL: NOT_FOUND or INVALID_ARGUMENT (several match). Queued sandboxes are found too. */
@@ -106,5 +117,10 @@ extern const struct rpc_method image_methods[];
 extern const size_t image_method_count;
 extern const struct rpc_method control_methods[];
 extern const size_t control_method_count;
+/* For both ways to pull: fills all but the callbacks; annotations live on the call's arena. False: the call was failed. */
+struct image_auth;
+struct image_pull_options;
+bool node_pull_options(struct node *node, struct rpc_call *call, const Runtime__V1__PullImageRequest *request,
+                       struct image_auth *auth, struct image_pull_options *out);
 
 #endif

@@ -175,6 +175,7 @@ static void sandbox_wait_ready(struct sandbox *sandbox, struct rpc_call *call)
     struct node *node = sandbox->node;
 
     sandbox->lease_used_ms = 0;
+    node_watch_leases(node);
     waiter_add(&sandbox->waiters, WAIT_READY, call, node->loop, node->options->queue_hold_ms, sandbox_on_hold_over,
                sandbox);
     if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/node.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include "image/image.h"
+#include "interlink/interlink.h"
+#include "io/file.h"
+#include "io/tls.h"
+#include "node/container.h"
+#include "node/relay.h"
+#include "node/sandbox.h"
+#include "plugin/plugin.h"
+#include "rpc/health.h"
+#include "rpc/reflection.h"
+
+#include "descriptors.inc"
+
+/* Leases are counted in steps of this. */
+#define NODE_LEASE_STEP_MS 5000
+
+/* ---- looking up ---- */
+
+struct handler *node_handler(struct node *node, const char *name, struct status *err)
+{
+    const char *wanted = *name != '\0' ? name : node->options->default_handler;
+
+    for (size_t i = 0; i < node->options->handler_count; i++)
+        if (strcmp(node->handlers[i].options->name, wanted) == 0)
+            return &node->handlers[i];
+    status_set(err, STATUS_NOT_FOUND, "runtime_handler: no handler \"%s\" is configured (see Handlers in the configuration)",
+               wanted);
+    return NULL;
+}
+
+static void *node_find(const struct strmap *map, const char *what, const char *id, struct status *err)
+{
+    bool ambiguous = false;
+    void *found = strmap_get(map, id);
+
+    if (found == NULL && *id != '\0')
+        found = strmap_prefix(map, id, &ambiguous);
+    if (*id == '\0')
+        status_set(err, STATUS_INVALID_ARGUMENT, "%s: the id is empty", what);
+    else if (ambiguous)
+        status_set(err, STATUS_INVALID_ARGUMENT, "%s \"%.64s\" is the beginning of several ids", what, id);
+    else if (found == NULL)
+        status_set(err, STATUS_NOT_FOUND, "%s \"%.64s\" is not known here", what, id);
+    return found;
+}
+
+struct sandbox *node_sandbox(struct node *node, const char *id, struct status *err)
+{
+    return node_find(&node->sandboxes, "pod sandbox", id, err);
+}
+
+struct container *node_container(struct node *node, const char *id, struct status *err)
+{
+    struct container *container = node_find(&node->containers, "container", id, err);
+
+    if (container == NULL || container_listed(container))
+        return container;
+    status_set(err, STATUS_NOT_FOUND, "container \"%.64s\" is still being created", id);
+    return NULL;
+}
+
+/* ---- agents calling in ---- */
+
+static bool node_authorise(void *arg, const char *sandbox_id, const char *token, struct status *err)
+{
+    struct node *node = arg;
+    const struct sandbox *sandbox = strmap_get(&node->sandboxes, sandbox_id);
+
+    if (sandbox == NULL)
+        return status_set(err, STATUS_NOT_FOUND, "there is no such pod");
+    if (!bytes_equal_constant_time(token, strlen(token), sandbox->record->token, strlen(sandbox->record->token)))
+        return status_set(err, STATUS_UNAUTHENTICATED, "the token is not this pod's");
+    if (sandbox->stopping || sandbox->record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "the pod has been stopped");
+    return true;
+}
+
+static void node_on_agent(void *arg, const char *sandbox_id, struct stream *stream, struct str early)
+{
+    struct node *node = arg;
+    struct sandbox *sandbox = strmap_get(&node->sandboxes, sandbox_id);
+
+    if (sandbox == NULL)
+        stream_free(stream);
+    else
+        sandbox_attach(sandbox, stream, early);
+}
+
+/* Before any job is made: it carries the pin. */
+static bool node_load_identity(struct node *node, struct status *err)
+{
+    const struct node_options *o = node->options;
+    cleanup_free char *dir = xasprintf("%s/relay", o->state_dir);
+
+    if (*o->relay_listen == '\0')
+        return true;
+    node->identity = tls_identity_load_or_create(dir, "interlink-cri-relay", err);
+    if (node->identity != NULL)
+        tls_identity_pin(node->identity, node->relay_pin);
+    return node->identity != NULL;
+}
+
+static bool node_start_relay(struct node *node, struct status *err)
+{
+    const struct node_options *o = node->options;
+    struct relay_options options = {
+        .unix_path = node->relay_socket,
+        .listen = o->relay_listen,
+        .identity = node->identity,
+        .authorise = node_authorise,
+        .on_agent = node_on_agent,
+        .arg = node,
+    };
+    node->relay = relay_start(node->loop, &options, err);
+    return node->relay != NULL;
+}
+
+/* ---- handlers ---- */
+
+static bool node_start_handler(struct node *node, struct handler *handler, const struct node_handler_options *o,
+                               const char *plugin_url, struct status *err)
+{
+    handler->options = o;
+    handler->local = *o->url == '\0';
+    handler->target = interlink_target_new(node->loop, &(struct interlink_target_options){
+                                                           .name = o->name,
+                                                           .url = handler->local ? plugin_url : o->url,
+                                                           .bearer_token_file = o->bearer_token_file,
+                                                           .ca_file = o->ca_file,
+                                                           .client_cert_file = o->client_cert_file,
+                                                           .client_key_file = o->client_key_file,
+                                                           .remote = !handler->local,
+                                                       }, err);
+    return handler->target != NULL;
+}
+
+static bool node_start_handlers(struct node *node, struct status *err)
+{
+    const struct node_options *o = node->options;
+    cleanup_free char *socket = xasprintf("%s/plugin.sock", o->state_dir);
+    cleanup_free char *url = xasprintf("unix://%s", socket);
+    cleanup_free char *dir = xasprintf("%s/plugin", o->state_dir);
+    bool local = false;
+
+    for (size_t i = 0; i < o->handler_count; i++)
+        local |= *o->handlers[i].url == '\0';
+    if (local) {
+        node->plugin = plugin_start(node->loop, &(struct plugin_options){ .listen = url, .dir = dir, .backend = "local", .program = "" }, err);
+        if (node->plugin == NULL)
+            return false;
+    }
+    node->handlers = xcalloc(o->handler_count, sizeof *node->handlers);
+    for (size_t i = 0; i < o->handler_count; i++)
+        if (!node_start_handler(node, &node->handlers[i], &o->handlers[i], url, err))
+            return false;
+    return true;
+}
+
+/* ---- restoring ---- */
+
+static void node_on_sandbox_record(void *arg, ProtobufCMessage *message)
+{
+    sandbox_restore(arg, (Interlink__State__V1__Sandbox *)(void *)message);
+}
+
+static void node_on_container_record(void *arg, ProtobufCMessage *message)
+{
+    container_restore(arg, (Interlink__State__V1__Container *)(void *)message);
+}
+
+static bool node_restore(struct node *node, struct status *err)
+{
+    struct strmap_iter it = { 0 };
+
+    if (!store_load(node->store, STORE_SANDBOX, &interlink__state__v1__sandbox__descriptor, node_on_sandbox_record, node,
+                    err) ||
+        !store_load(node->store, STORE_CONTAINER, &interlink__state__v1__container__descriptor,
+                    node_on_container_record, node, err))
+        return false;
+    image_store_start(node->images);
+    while (strmap_next(&node->sandboxes, &it))
+        sandbox_resume(it.value);
+    if (node->sandboxes.count > 0)
+        log_info("restored %zu pods and %zu containers", node->sandboxes.count, node->containers.count);
+    return true;
+}
+
+/* ---- the CRI socket ---- */
+
+static void node_on_client(void *arg, int fd)
+{
+    struct node *node = arg;
+    struct status err = STATUS_INIT;
+    struct stream *stream = stream_of_fd(node->loop, fd, &err);
+
+    if (stream != NULL)
+        rpc_server_accept(node->server, stream);
+    else
+        log_warn("a client could not be taken in: %s", err.message);
+}
+
+static const struct rpc_service *node_service(const char *name, const struct rpc_method *methods, size_t count,
+                                              struct node *node)
+{
+    struct rpc_service *service = xcalloc(1, sizeof *service);
+
+    *service = (struct rpc_service){ .name = name, .methods = methods, .method_count = count, .context = node };
+    return service;
+}
+
+static bool node_listen(struct node *node, struct status *err)
+{
+    const struct rpc_service **services = xcalloc(8, sizeof *services);
+    struct address address;
+    size_t n = 0;
+
+    services[n++] = node_service("runtime.v1.RuntimeService", runtime_methods, runtime_method_count, node);
+    services[n++] = node_service("runtime.v1.ImageService", image_methods, image_method_count, node);
+    services[n++] = node_service("interlink.control.v1.Control", control_methods, control_method_count, node);
+    node->services = (struct rpc_services){ .services = services, .count = n };
+    node->health = rpc_health_new(&node->services);
+    node->reflection = rpc_reflection_new(&node->services,
+                                          (struct str){ (const char *)descriptor_set, sizeof descriptor_set }, err);
+    if (node->reflection == NULL)
+        return false;
+    services[n++] = rpc_health_service(node->health);
+    services[n++] = rpc_reflection_v1(node->reflection);
+    services[n++] = rpc_reflection_v1alpha(node->reflection);
+    node->services.count = n;
+    node->server = rpc_server_new(node->loop, &node->services);
+    return address_parse(node->options->socket, &address, err) &&
+           listener_open(node->loop, &node->listener, &address, 0660, node_on_client, node, NULL, err);
+}
+
+/* ---- this machine's address ---- */
+
+/* The source address of the default route: connecting a datagram socket sends nothing. 192.0.2.0/24 and 2001:db8::/32
+ * are documentation's (RFC 5737, RFC 3849). */
+static bool node_route_address(struct node *node, int family)
+{
+    struct sockaddr_in to4 = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr = { htonl(0xc0000201) } };
+    struct sockaddr_in6 to6 = { .sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr = { { { 0x20, 1, 0xd, 0xb8, [15] = 1 } } } };
+    struct sockaddr_storage from;
+    socklen_t n = sizeof from;
+    cleanup_close int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || (family == AF_INET ? connect(fd, (struct sockaddr *)&to4, sizeof to4)
+                                     : connect(fd, (struct sockaddr *)&to6, sizeof to6)) < 0 ||
+        getsockname(fd, (struct sockaddr *)&from, &n) < 0)
+        return false;
+    const void *bytes = family == AF_INET ? (const void *)&((struct sockaddr_in *)(void *)&from)->sin_addr
+                                          : (const void *)&((struct sockaddr_in6 *)(void *)&from)->sin6_addr;
+    return inet_ntop(family, bytes, node->node_ip, sizeof node->node_ip) != NULL;
+}
+
+static void node_find_address(struct node *node)
+{
+    struct ifaddrs *list = NULL;
+
+    if (node_route_address(node, AF_INET) || node_route_address(node, AF_INET6))
+        return;
+    strcpy(node->node_ip, "127.0.0.1");
+    if (getifaddrs(&list) < 0)
+        return;
+    for (const struct ifaddrs *i = list; i != NULL; i = i->ifa_next) {
+        if (i->ifa_addr == NULL || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & (unsigned)IFF_UP) == 0)
+            continue;
+        struct in_addr a = ((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr;
+        if (ntohl(a.s_addr) >> 24 == 127)
+            continue;
+        inet_ntop(AF_INET, &a, node->node_ip, sizeof node->node_ip);
+        break;
+    }
+    freeifaddrs(list);
+}
+
+/* ---- life ---- */
+
+static void node_on_lease_step(void *arg)
+{
+    struct node *node = arg;
+    struct strmap_iter it = { 0 };
+    bool waiting = false;
+
+    sandbox_check_leases(node, NODE_LEASE_STEP_MS);
+    while (!waiting && strmap_next(&node->sandboxes, &it))
+        waiting = !sandbox_listed(it.value);
+    /* An idle node wakes up for nothing. */
+    if (waiting)
+        timer_start(node->loop, &node->lease_timer, NODE_LEASE_STEP_MS, node_on_lease_step, node);
+}
+
+void node_watch_leases(struct node *node)
+{
+    if (!timer_running(&node->lease_timer))
+        timer_start(node->loop, &node->lease_timer, NODE_LEASE_STEP_MS, node_on_lease_step, node);
+}
+
+static bool node_open(struct node *node, struct status *err)
+{
+    const struct node_options *o = node->options;
+    cleanup_free char *logs = xasprintf("%s/logs", o->state_dir);
+    struct image_store_options images = { .root = o->image_dir, .pinned = o->pinned_images,
+                                          .layer_bytes_max = o->layer_bytes_max };
+
+    node->store = store_open(node->loop, o->state_dir, err);
+    if (node->store == NULL || !dir_make(logs, 0700, err))
+        return false;
+    node->images = image_store_open(node->loop, &images, err);
+    return node->images != NULL && node_load_identity(node, err) && node_start_handlers(node, err) && node_restore(node, err) &&
+           node_start_relay(node, err) && node_listen(node, err);
+}
+
+struct node *node_start(struct loop *loop, const struct node_options *options, struct status *err)
+{
+    struct node *node = xcalloc(1, sizeof *node);
+
+    node->loop = loop;
+    node->options = options;
+    node->listener.fd = -1;
+    node->relay_socket = xasprintf("%s/relay.sock", options->state_dir);
+    node_find_address(node);
+    if (!node_open(node, err)) {
+        node_stop(node);
+        return NULL;
+    }
+    node_watch_leases(node);
+    return node;
+}
+
+void node_stop(struct node *node)
+{
+    struct strmap_iter it = { 0 };
+
+    if (node == NULL)
+        return;
+    timer_stop(&node->lease_timer);
+    listener_close(&node->listener);
+    rpc_server_free(node->server);
+    relay_free(node->relay);
+    while (strmap_next(&node->sandboxes, &it))
+        sandbox_free(it.value);
+    for (size_t i = 0; node->handlers != NULL && i < node->options->handler_count; i++)
+        interlink_target_free(node->handlers[i].target);
+    plugin_stop(node->plugin);
+    image_store_free(node->images);
+    store_close(node->store);
+    tls_identity_free(node->identity);
+    rpc_health_free(node->health);
+    rpc_reflection_free(node->reflection);
+    for (size_t i = 0; i < 3 && node->services.services != NULL; i++)
+        free((void *)(uintptr_t)node->services.services[i]);
+    free((void *)(uintptr_t)node->services.services);
+    strmap_free(&node->sandboxes);
+    strmap_free(&node->containers);
+    buf_free(&node->sandbox_list);
+    buf_free(&node->container_list);
+    free(node->handlers);
+    free(node->relay_socket);
+    free(node);
+}

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runtime.v1.RuntimeService: each handler finds its object and hands over. What is not offered says why. */
+#include "node/container.h"
+#include "node/logfile.h"
+#include "node/node.h"
+#include "node/pb.h"
+#include "node/sandbox.h"
+#include "node/status.h"
+
+/* kubelet has compared this with "0.1.0" since the beginning of CRI. */
+#define RUNTIME_KUBELET_API_VERSION "0.1.0"
+
+static void runtime_version(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const struct node *node = context;
+    Runtime__V1__VersionResponse response = RUNTIME__V1__VERSION_RESPONSE__INIT;
+
+    (void)request;
+    response.version = (char *)(uintptr_t)RUNTIME_KUBELET_API_VERSION;
+    response.runtime_name = (char *)(uintptr_t) "interlink-cri";
+    response.runtime_version = (char *)(uintptr_t)node->options->version;
+    response.runtime_api_version = (char *)(uintptr_t) "v1";
+    rpc_reply(call, &response.base);
+}
+
+static void runtime_status(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const Runtime__V1__StatusRequest *r = (const void *)request;
+
+    rpc_reply(call, &status_of_runtime(rpc_call_arena(call), context, r->verbose)->base);
+}
+
+static void runtime_config(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    Runtime__V1__RuntimeConfigResponse response = RUNTIME__V1__RUNTIME_CONFIG_RESPONSE__INIT;
+    Runtime__V1__LinuxRuntimeConfiguration linux_config = RUNTIME__V1__LINUX_RUNTIME_CONFIGURATION__INIT;
+
+    (void)context;
+    (void)request;
+    linux_config.cgroup_driver = RUNTIME__V1__CGROUP_DRIVER__CGROUPFS;
+    response.linux = &linux_config;
+    rpc_reply(call, &response.base);
+}
+
+/* ---- sandboxes ---- */
+
+static void runtime_run_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    sandbox_run(context, call, (const void *)request);
+}
+
+static void runtime_stop_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    struct status err = STATUS_INIT;
+    struct sandbox *sandbox = node_sandbox(context, ((const Runtime__V1__StopPodSandboxRequest *)(const void *)request)->pod_sandbox_id, &err);
+
+    if (sandbox != NULL)
+        sandbox_stop(sandbox, call);
+    else if (err.code == STATUS_NOT_FOUND)
+        rpc_reply_packed(call, "", 0); /* idempotent: what is gone is stopped */
+    else
+        rpc_fail(call, &err);
+}
+
+static void runtime_remove_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    struct status err = STATUS_INIT;
+    struct sandbox *sandbox = node_sandbox(context, ((const Runtime__V1__RemovePodSandboxRequest *)(const void *)request)->pod_sandbox_id, &err);
+
+    if (sandbox != NULL)
+        sandbox_remove(sandbox, call);
+    else if (err.code == STATUS_NOT_FOUND)
+        rpc_reply_packed(call, "", 0);
+    else
+        rpc_fail(call, &err);
+}
+
+static void runtime_pod_sandbox_status(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const Runtime__V1__PodSandboxStatusRequest *r = (const void *)request;
+    struct status err = STATUS_INIT;
+    struct sandbox *sandbox = node_sandbox(context, r->pod_sandbox_id, &err);
+
+    if (sandbox == NULL)
+        rpc_fail(call, &err);
+    else
+        rpc_reply(call, &status_of_sandbox(rpc_call_arena(call), sandbox, r->verbose)->base);
+}
+
+static bool runtime_sandbox_matches(const struct sandbox *sandbox, const Runtime__V1__PodSandboxFilter *filter)
+{
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    bool ready = record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__READY;
+
+    return str_starts(record->id, filter->id) &&
+           (filter->state == NULL || ready == (filter->state->state == RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY)) &&
+           pb_labels_match(filter->n_label_selector, filter->label_selector, record->config->n_labels,
+                           record->config->labels);
+}
+
+static void runtime_list_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    struct node *node = context;
+    const Runtime__V1__PodSandboxFilter *filter =
+        ((const Runtime__V1__ListPodSandboxRequest *)(const void *)request)->filter;
+    cleanup_buf struct buf filtered = BUF_INIT;
+    struct buf *out = filter == NULL ? &node->sandbox_list : &filtered;
+    struct strmap_iter it = { 0 };
+
+    node->last_poll_ms = clock_mono_ms();
+    if (filter != NULL || !node->sandbox_list_valid) {
+        buf_clear(out);
+        while (strmap_next(&node->sandboxes, &it)) {
+            struct sandbox *sandbox = it.value;
+            if (sandbox->item.n > 0 && (filter == NULL || runtime_sandbox_matches(sandbox, filter)))
+                buf_append(out, sandbox->item.p, sandbox->item.n);
+        }
+        node->sandbox_list_valid |= filter == NULL;
+    }
+    rpc_reply_packed(call, out->p, out->n);
+}
+
+/* ---- containers ---- */
+
+static void runtime_create_container(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const Runtime__V1__CreateContainerRequest *r = (const void *)request;
+    struct status err = STATUS_INIT;
+    struct sandbox *sandbox = node_sandbox(context, r->pod_sandbox_id, &err);
+
+    if (sandbox == NULL)
+        rpc_fail(call, &err);
+    else
+        container_create(sandbox, call, r);
+}
+
+static void runtime_start_container(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    struct status err = STATUS_INIT;
+    struct container *container =
+        node_container(context, ((const Runtime__V1__StartContainerRequest *)(const void *)request)->container_id, &err);
+
+    if (container == NULL)
+        rpc_fail(call, &err);
+    else
+        container_start(container, call);
+}
+
+static void runtime_stop_container(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const Runtime__V1__StopContainerRequest *r = (const void *)request;
+    struct status err = STATUS_INIT;
+    struct container *container = node_container(context, r->container_id, &err);
+
+    if (container != NULL)
+        container_stop(container, call, r->timeout);
+    else if (err.code == STATUS_NOT_FOUND)
+        rpc_reply_packed(call, "", 0);
+    else
+        rpc_fail(call, &err);
+}
+
+static void runtime_remove_container(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    struct status err = STATUS_INIT;
+    struct container *container =
+        node_container(context, ((const Runtime__V1__RemoveContainerRequest *)(const void *)request)->container_id, &err);
+
+    if (container != NULL)
+        container_remove(container, call);
+    else if (err.code == STATUS_NOT_FOUND)
+        rpc_reply_packed(call, "", 0);
+    else
+        rpc_fail(call, &err);
+}
+
+static bool runtime_container_matches(const struct container *container, const Runtime__V1__ContainerFilter *filter)
+{
+    const Interlink__State__V1__Container *record = container->record;
+
+    return str_starts(record->id, filter->id) && str_starts(record->sandbox_id, filter->pod_sandbox_id) &&
+           (filter->state == NULL || (int)record->phase == (int)filter->state->state) &&
+           pb_labels_match(filter->n_label_selector, filter->label_selector, record->config->n_labels,
+                           record->config->labels);
+}
+
+static void runtime_list_containers(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    struct node *node = context;
+    const Runtime__V1__ContainerFilter *filter =
+        ((const Runtime__V1__ListContainersRequest *)(const void *)request)->filter;
+    cleanup_buf struct buf filtered = BUF_INIT;
+    struct buf *out = filter == NULL ? &node->container_list : &filtered;
+    struct strmap_iter it = { 0 };
+
+    node->last_poll_ms = clock_mono_ms();
+    if (filter != NULL || !node->container_list_valid) {
+        buf_clear(out);
+        while (strmap_next(&node->containers, &it)) {
+            struct container *container = it.value;
+            if (container->item.n > 0 && (filter == NULL || runtime_container_matches(container, filter)))
+                buf_append(out, container->item.p, container->item.n);
+        }
+        node->container_list_valid |= filter == NULL;
+    }
+    rpc_reply_packed(call, out->p, out->n);
+}
+
+static void runtime_container_status(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const Runtime__V1__ContainerStatusRequest *r = (const void *)request;
+    struct status err = STATUS_INIT;
+    struct container *container = node_container(context, r->container_id, &err);
+
+    if (container == NULL)
+        rpc_fail(call, &err);
+    else
+        rpc_reply(call, &status_of_container(rpc_call_arena(call), container, r->verbose)->base);
+}
+
+static void runtime_reopen_container_log(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    struct status err = STATUS_INIT;
+    struct container *container = node_container(
+        context, ((const Runtime__V1__ReopenContainerLogRequest *)(const void *)request)->container_id, &err);
+
+    if (container == NULL) {
+        rpc_fail(call, &err);
+    } else if (container->record->phase != INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING || container->log == NULL) {
+        rpc_failf(call, STATUS_FAILED_PRECONDITION, "container %.13s is not running: its log is closed",
+                  container->record->id);
+    } else if (!logfile_reopen(container->log, &err)) {
+        rpc_fail(call, &err);
+    } else {
+        rpc_reply_packed(call, "", 0);
+    }
+}
+
+static void runtime_exec_sync(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const Runtime__V1__ExecSyncRequest *r = (const void *)request;
+    struct status err = STATUS_INIT;
+    struct container *container = node_container(context, r->container_id, &err);
+
+    if (container == NULL)
+        rpc_fail(call, &err);
+    else
+        container_exec_sync(container, call, r);
+}
+
+/* ---- what is not offered, and why ---- */
+
+#define RUNTIME_REFUSE(function, reason)                                                                               \
+    static void function(void *context, struct rpc_call *call, const ProtobufCMessage *request)                        \
+    {                                                                                                                  \
+        (void)context;                                                                                                 \
+        (void)request;                                                                                                 \
+        rpc_failf(call, STATUS_UNIMPLEMENTED, "%s", reason);                                                           \
+    }
+RUNTIME_REFUSE(runtime_no_streaming,
+               "interactive exec, attach and port-forward are not offered by this version; ExecSync is")
+RUNTIME_REFUSE(runtime_no_stats, "resource usage is not measured by this version")
+RUNTIME_REFUSE(runtime_no_metrics, "metrics are not measured by this version")
+RUNTIME_REFUSE(runtime_no_events, "container events are not sent by this version: kubelet polls the lists instead")
+RUNTIME_REFUSE(runtime_no_stream_lists, "streamed lists are not offered by this version: kubelet uses the plain ones")
+RUNTIME_REFUSE(runtime_no_update, "the resources of a running container cannot be changed by this version")
+RUNTIME_REFUSE(runtime_no_runtime_update, "the pod CIDR has no use here: pods use the network of their job")
+RUNTIME_REFUSE(runtime_no_checkpoint, "checkpoints are not offered: a job cannot be frozen and restored by its batch system")
+
+#define RUNTIME_METHOD(rpc_name, input_name, output_name, function)                                                    \
+    { rpc_name, RPC_UNARY, &runtime__v1__##input_name##__descriptor, &runtime__v1__##output_name##__descriptor, function }
+#define RUNTIME_STREAM(rpc_name, input_name, output_name, function)                                                    \
+    { rpc_name, RPC_SERVER_STREAMING, &runtime__v1__##input_name##__descriptor,                                        \
+      &runtime__v1__##output_name##__descriptor, function }
+
+const struct rpc_method runtime_methods[] = {
+    RUNTIME_METHOD("Version", version_request, version_response, runtime_version),
+    RUNTIME_METHOD("RunPodSandbox", run_pod_sandbox_request, run_pod_sandbox_response, runtime_run_pod_sandbox),
+    RUNTIME_METHOD("StopPodSandbox", stop_pod_sandbox_request, stop_pod_sandbox_response, runtime_stop_pod_sandbox),
+    RUNTIME_METHOD("RemovePodSandbox", remove_pod_sandbox_request, remove_pod_sandbox_response,
+                   runtime_remove_pod_sandbox),
+    RUNTIME_METHOD("PodSandboxStatus", pod_sandbox_status_request, pod_sandbox_status_response,
+                   runtime_pod_sandbox_status),
+    RUNTIME_METHOD("ListPodSandbox", list_pod_sandbox_request, list_pod_sandbox_response, runtime_list_pod_sandbox),
+    RUNTIME_STREAM("StreamPodSandboxes", stream_pod_sandboxes_request, stream_pod_sandboxes_response,
+                   runtime_no_stream_lists),
+    RUNTIME_METHOD("CreateContainer", create_container_request, create_container_response, runtime_create_container),
+    RUNTIME_METHOD("StartContainer", start_container_request, start_container_response, runtime_start_container),
+    RUNTIME_METHOD("StopContainer", stop_container_request, stop_container_response, runtime_stop_container),
+    RUNTIME_METHOD("RemoveContainer", remove_container_request, remove_container_response, runtime_remove_container),
+    RUNTIME_METHOD("ListContainers", list_containers_request, list_containers_response, runtime_list_containers),
+    RUNTIME_STREAM("StreamContainers", stream_containers_request, stream_containers_response, runtime_no_stream_lists),
+    RUNTIME_METHOD("ContainerStatus", container_status_request, container_status_response, runtime_container_status),
+    RUNTIME_METHOD("UpdateContainerResources", update_container_resources_request, update_container_resources_response,
+                   runtime_no_update),
+    RUNTIME_METHOD("ReopenContainerLog", reopen_container_log_request, reopen_container_log_response,
+                   runtime_reopen_container_log),
+    RUNTIME_METHOD("ExecSync", exec_sync_request, exec_sync_response, runtime_exec_sync),
+    RUNTIME_METHOD("Exec", exec_request, exec_response, runtime_no_streaming),
+    RUNTIME_METHOD("Attach", attach_request, attach_response, runtime_no_streaming),
+    RUNTIME_METHOD("PortForward", port_forward_request, port_forward_response, runtime_no_streaming),
+    RUNTIME_METHOD("ContainerStats", container_stats_request, container_stats_response, runtime_no_stats),
+    RUNTIME_METHOD("ListContainerStats", list_container_stats_request, list_container_stats_response, runtime_no_stats),
+    RUNTIME_STREAM("StreamContainerStats", stream_container_stats_request, stream_container_stats_response,
+                   runtime_no_stats),
+    RUNTIME_METHOD("PodSandboxStats", pod_sandbox_stats_request, pod_sandbox_stats_response, runtime_no_stats),
+    RUNTIME_METHOD("ListPodSandboxStats", list_pod_sandbox_stats_request, list_pod_sandbox_stats_response,
+                   runtime_no_stats),
+    RUNTIME_STREAM("StreamPodSandboxStats", stream_pod_sandbox_stats_request, stream_pod_sandbox_stats_response,
+                   runtime_no_stats),
+    RUNTIME_METHOD("UpdateRuntimeConfig", update_runtime_config_request, update_runtime_config_response,
+                   runtime_no_runtime_update),
+    RUNTIME_METHOD("Status", status_request, status_response, runtime_status),
+    RUNTIME_METHOD("CheckpointContainer", checkpoint_container_request, checkpoint_container_response,
+                   runtime_no_checkpoint),
+    RUNTIME_METHOD("CheckpointPod", checkpoint_pod_request, checkpoint_pod_response, runtime_no_checkpoint),
+    RUNTIME_METHOD("RestorePod", restore_pod_request, restore_pod_response, runtime_no_checkpoint),
+    RUNTIME_STREAM("GetContainerEvents", get_events_request, container_event_response, runtime_no_events),
+    RUNTIME_METHOD("ListMetricDescriptors", list_metric_descriptors_request, list_metric_descriptors_response,
+                   runtime_no_metrics),
+    RUNTIME_METHOD("ListPodSandboxMetrics", list_pod_sandbox_metrics_request, list_pod_sandbox_metrics_response,
+                   runtime_no_metrics),
+    RUNTIME_STREAM("StreamPodSandboxMetrics", stream_pod_sandbox_metrics_request, stream_pod_sandbox_metrics_response,
+                   runtime_no_metrics),
+    RUNTIME_METHOD("RuntimeConfig", runtime_config_request, runtime_config_response, runtime_config),
+    RUNTIME_METHOD("UpdatePodSandboxResources", update_pod_sandbox_resources_request,
+                   update_pod_sandbox_resources_response, runtime_no_update),
+};
+const size_t runtime_method_count = COUNT_OF(runtime_methods);

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/status.h"
+
+#include "image/store.h"
+#include "node/link.h"
+#include "node/logfile.h"
+#include "text/json.h"
+#include "text/protojson.h"
+
+/* All generated map entries are alike: base, key, value. */
+typedef Runtime__V1__StatusResponse__InfoEntry status_info;
+
+#define STATUS_NEW(arena, type, init)                                                                                  \
+    ({                                                                                                                 \
+        type *m_ = ARENA_NEW(arena, type);                                                                             \
+        init(m_);                                                                                                      \
+        m_;                                                                                                            \
+    })
+
+static status_info *status_info_entry(struct arena *arena, const ProtobufCMessageDescriptor *descriptor, const char *key,
+                                      struct buf *json)
+{
+    status_info *entry = ARENA_NEW(arena, status_info);
+
+    entry->base.descriptor = descriptor;
+    entry->key = arena_strdup(arena, key);
+    entry->value = arena_strdup(arena, buf_cstr(json));
+    return entry;
+}
+
+/* ---- sandboxes ---- */
+
+static bool status_is_host_network(const Runtime__V1__NamespaceOption *options)
+{
+    return options != NULL && options->network == RUNTIME__V1__NAMESPACE_MODE__NODE;
+}
+
+static void status_sandbox_info(struct arena *arena, const struct sandbox *sandbox,
+                                Runtime__V1__PodSandboxStatusResponse *response)
+{
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    cleanup_buf struct buf json = BUF_INIT;
+    struct json_writer w;
+
+    json_writer_init(&w, &json, 0);
+    json_write_object(&w);
+    json_write_member_string(&w, "handler", sandbox->handler->options->name);
+    json_write_member_string(&w, "jobUid", record->job_uid);
+    json_write_member_string(&w, "jobId", record->job_id);
+    json_write_member_bool(&w, "agentConnected", sandbox->link != NULL && link_ready(sandbox->link));
+    json_write_member_string(&w, "message", record->message);
+    json_write_key(&w, "config");
+    protojson_write(&w, &record->config->base, 0);
+    json_write_end(&w);
+    response->info = ARENA_NEW(arena, Runtime__V1__PodSandboxStatusResponse__InfoEntry *);
+    response->info[0] = (void *)status_info_entry(
+        arena, &runtime__v1__pod_sandbox_status_response__info_entry__descriptor, "info", &json);
+    response->n_info = 1;
+}
+
+Runtime__V1__PodSandboxStatusResponse *status_of_sandbox(struct arena *arena, const struct sandbox *sandbox, bool verbose)
+{
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    const Runtime__V1__LinuxPodSandboxConfig *config = record->config->linux;
+    Runtime__V1__PodSandboxStatusResponse *response = STATUS_NEW(
+        arena, Runtime__V1__PodSandboxStatusResponse, runtime__v1__pod_sandbox_status_response__init);
+    Runtime__V1__PodSandboxStatus *s =
+        STATUS_NEW(arena, Runtime__V1__PodSandboxStatus, runtime__v1__pod_sandbox_status__init);
+    Runtime__V1__NamespaceOption *options =
+        config != NULL && config->security_context != NULL ? config->security_context->namespace_options : NULL;
+
+    s->id = record->id;
+    s->metadata = record->config->metadata;
+    s->state = record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__READY
+                   ? RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY
+                   : RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
+    s->created_at = record->created_at;
+    s->n_labels = record->config->n_labels;
+    s->labels = (void *)record->config->labels;
+    s->n_annotations = record->config->n_annotations;
+    s->annotations = (void *)record->config->annotations;
+    s->runtime_handler = record->runtime_handler;
+    s->linux = STATUS_NEW(arena, Runtime__V1__LinuxPodSandboxStatus, runtime__v1__linux_pod_sandbox_status__init);
+    s->linux->namespaces = STATUS_NEW(arena, Runtime__V1__Namespace, runtime__v1__namespace__init);
+    s->linux->namespaces->options =
+        options != NULL ? options
+                        : STATUS_NEW(arena, Runtime__V1__NamespaceOption, runtime__v1__namespace_option__init);
+    /* kubelet takes the node's own address for a host-network pod, and tears down a pod whose message is there with an
+     * empty ip. */
+    if (!status_is_host_network(options) && *record->ip != '\0') {
+        s->network = STATUS_NEW(arena, Runtime__V1__PodSandboxNetworkStatus, runtime__v1__pod_sandbox_network_status__init);
+        s->network->ip = record->ip;
+    }
+    response->status = s;
+    response->timestamp = clock_real_ns();
+    if (verbose)
+        status_sandbox_info(arena, sandbox, response);
+    return response;
+}
+
+/* ---- containers ---- */
+
+static void status_container_info(struct arena *arena, const struct container *container,
+                                  Runtime__V1__ContainerStatusResponse *response)
+{
+    const Interlink__State__V1__Container *record = container->record;
+    cleanup_buf struct buf json = BUF_INIT;
+    struct json_writer w;
+
+    json_writer_init(&w, &json, 0);
+    json_write_object(&w);
+    json_write_member_string(&w, "sandboxID", record->sandbox_id);
+    json_write_member_string(&w, "handler", container->sandbox->handler->options->name);
+    json_write_member_string(&w, "jobUid", container->sandbox->record->job_uid);
+    json_write_member_i64(&w, "stopSignal", record->stop_signal);
+    json_write_member_i64(&w, "logBytes", container->log != NULL ? (int64_t)logfile_stored(container->log) : 0);
+    json_write_member_bool(&w, "logComplete", record->log_done);
+    json_write_end(&w);
+    response->info = ARENA_NEW(arena, Runtime__V1__ContainerStatusResponse__InfoEntry *);
+    response->info[0] = (void *)status_info_entry(
+        arena, &runtime__v1__container_status_response__info_entry__descriptor, "info", &json);
+    response->n_info = 1;
+}
+
+/* The image under the name that a user knows; its id once that has gone. */
+static Runtime__V1__ImageSpec *status_image(struct arena *arena, const struct container *container)
+{
+    const Interlink__State__V1__Container *record = container->record;
+    const struct image *image = image_store_held(container->node->images, record->image_id);
+    Runtime__V1__ImageSpec *spec = STATUS_NEW(arena, Runtime__V1__ImageSpec, runtime__v1__image_spec__init);
+    const char *wanted = record->config->image->user_specified_image;
+
+    spec->image = record->config->image->image;
+    if (*wanted != '\0')
+        spec->image = (char *)(uintptr_t)wanted;
+    if (image != NULL && image->tag_count > 0 && *wanted == '\0')
+        spec->image = arena_strdup(arena, image->tags[0]);
+    spec->user_specified_image = (char *)(uintptr_t)wanted;
+    spec->n_annotations = record->config->image->n_annotations;
+    spec->annotations = record->config->image->annotations;
+    spec->runtime_handler = record->config->image->runtime_handler;
+    return spec;
+}
+
+Runtime__V1__ContainerStatusResponse *status_of_container(struct arena *arena, const struct container *container,
+                                                          bool verbose)
+{
+    const Interlink__State__V1__Container *record = container->record;
+    const char *log_directory = container->sandbox->record->config->log_directory;
+    Runtime__V1__ContainerStatusResponse *response =
+        STATUS_NEW(arena, Runtime__V1__ContainerStatusResponse, runtime__v1__container_status_response__init);
+    Runtime__V1__ContainerStatus *s =
+        STATUS_NEW(arena, Runtime__V1__ContainerStatus, runtime__v1__container_status__init);
+
+    s->id = record->id;
+    s->metadata = record->config->metadata;
+    s->state = (Runtime__V1__ContainerState)record->phase;
+    s->created_at = record->created_at;
+    s->started_at = record->started_at;
+    s->finished_at = record->finished_at;
+    s->exit_code = record->exit_code;
+    s->image = status_image(arena, container);
+    s->image_ref = record->image_ref;
+    s->image_id = record->image_id;
+    s->reason = record->reason;
+    s->message = record->message;
+    s->n_labels = record->config->n_labels;
+    s->labels = (void *)record->config->labels;
+    s->n_annotations = record->config->n_annotations;
+    s->annotations = (void *)record->config->annotations;
+    s->n_mounts = record->config->n_mounts;
+    s->mounts = record->config->mounts;
+    if (*log_directory != '\0' && *record->config->log_path != '\0')
+        s->log_path = arena_printf(arena, "%s/%s", log_directory, record->config->log_path);
+    if (record->config->linux != NULL && record->config->linux->resources != NULL) {
+        s->resources = STATUS_NEW(arena, Runtime__V1__ContainerResources, runtime__v1__container_resources__init);
+        s->resources->linux = record->config->linux->resources;
+    }
+    s->stop_signal = record->config->stop_signal;
+    response->status = s;
+    if (verbose)
+        status_container_info(arena, container, response);
+    return response;
+}
+
+/* ---- the runtime ---- */
+
+static Runtime__V1__RuntimeCondition *status_condition(struct arena *arena, const char *type, bool status,
+                                                       const char *reason, const char *message)
+{
+    Runtime__V1__RuntimeCondition *c =
+        STATUS_NEW(arena, Runtime__V1__RuntimeCondition, runtime__v1__runtime_condition__init);
+
+    c->type = (char *)(uintptr_t)type;
+    c->status = status;
+    c->reason = (char *)(uintptr_t)reason;
+    c->message = (char *)(uintptr_t)message;
+    return c;
+}
+
+static Runtime__V1__RuntimeHandler *status_handler(struct arena *arena, const char *name)
+{
+    Runtime__V1__RuntimeHandler *h = STATUS_NEW(arena, Runtime__V1__RuntimeHandler, runtime__v1__runtime_handler__init);
+
+    h->name = (char *)(uintptr_t)name;
+    h->features =
+        STATUS_NEW(arena, Runtime__V1__RuntimeHandlerFeatures, runtime__v1__runtime_handler_features__init);
+    return h;
+}
+
+static void status_runtime_info(struct arena *arena, struct node *node, Runtime__V1__StatusResponse *response)
+{
+    cleanup_buf struct buf json = BUF_INIT;
+    struct json_writer w;
+
+    json_writer_init(&w, &json, 0);
+    json_write_object(&w);
+    json_write_member_string(&w, "socket", node->options->socket);
+    json_write_member_string(&w, "stateDir", node->options->state_dir);
+    json_write_member_string(&w, "defaultHandler", node->options->default_handler);
+    json_write_member_array(&w, "handlers");
+    for (size_t i = 0; i < node->options->handler_count; i++) {
+        const struct status *health = interlink_target_health(node->handlers[i].target);
+        json_write_object(&w);
+        json_write_member_string(&w, "name", node->options->handlers[i].name);
+        json_write_member_string(&w, "target",
+                                 *node->options->handlers[i].url != '\0' ? node->options->handlers[i].url : "local");
+        json_write_member_bool(&w, "healthy", health->code == STATUS_OK);
+        json_write_member_string(&w, "message", health->message);
+        json_write_member_i64(&w, "jobs", (int64_t)interlink_target_job_count(node->handlers[i].target));
+        json_write_end(&w);
+    }
+    json_write_end(&w);
+    json_write_end(&w);
+    response->info = ARENA_NEW(arena, Runtime__V1__StatusResponse__InfoEntry *);
+    response->info[0] =
+        status_info_entry(arena, &runtime__v1__status_response__info_entry__descriptor, "config", &json);
+    response->n_info = 1;
+}
+
+Runtime__V1__StatusResponse *status_of_runtime(struct arena *arena, struct node *node, bool verbose)
+{
+    Runtime__V1__StatusResponse *response =
+        STATUS_NEW(arena, Runtime__V1__StatusResponse, runtime__v1__status_response__init);
+
+    response->status = STATUS_NEW(arena, Runtime__V1__RuntimeStatus, runtime__v1__runtime_status__init);
+    response->status->n_conditions = 2;
+    response->status->conditions = ARENA_ARRAY(arena, Runtime__V1__RuntimeCondition *, 2);
+    /* A target that does not answer makes its pods wait, not the node unusable: other handlers go on. */
+    response->status->conditions[0] = status_condition(arena, "RuntimeReady", true, "", "");
+    response->status->conditions[1] =
+        status_condition(arena, "NetworkReady", true, "JobNetwork", "pods use the network of the machine their job runs on");
+    response->features = STATUS_NEW(arena, Runtime__V1__RuntimeFeatures, runtime__v1__runtime_features__init);
+    /* The handler named "" is what pods without a RuntimeClass get. */
+    response->n_runtime_handlers = node->options->handler_count + 1;
+    response->runtime_handlers = ARENA_ARRAY(arena, Runtime__V1__RuntimeHandler *, response->n_runtime_handlers);
+    response->runtime_handlers[0] = status_handler(arena, "");
+    for (size_t i = 0; i < node->options->handler_count; i++)
+        response->runtime_handlers[i + 1] = status_handler(arena, node->options->handlers[i].name);
+    if (verbose)
+        status_runtime_info(arena, node, response);
+    return response;
+}
