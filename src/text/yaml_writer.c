@@ -81,13 +81,29 @@ static void yaml_indent(struct buf *out, unsigned depth)
 
 static void yaml_write_node(struct buf *out, const struct json *j, unsigned depth, bool indented);
 
+/* A key written as usual may be 1,024 characters long at most (YAML 1.2.2 section 7.4.2); longer ones take the form "? key". */
+static void yaml_write_key(struct buf *out, const char *key, unsigned depth)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    bool long_key;
+
+    yaml_write_string(&text, str_of(key));
+    long_key = text.n > 1000;
+    buf_append_str(out, long_key ? "? " : "");
+    buf_append(out, text.p, text.n);
+    if (long_key) {
+        buf_append_byte(out, '\n');
+        yaml_indent(out, depth);
+    }
+}
+
 static void yaml_write_members(struct buf *out, const struct json *j, unsigned depth, bool indented)
 {
     for (JSON_EACH(child, j)) {
         if (!indented)
             yaml_indent(out, depth);
         indented = false;
-        yaml_write_string(out, str_of(child->key));
+        yaml_write_key(out, child->key, depth);
         buf_append_byte(out, ':');
         bool nested = child->child != NULL;
         buf_append_byte(out, nested ? '\n' : ' ');
