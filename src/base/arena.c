@@ -87,3 +87,22 @@ void arena_free(struct arena *a)
         a->chunks = next;
     }
 }
+
+void arena_reset(struct arena *a)
+{
+    struct arena_chunk *kept = NULL;
+
+    while (a->chunks != NULL) {
+        struct arena_chunk *chunk = a->chunks;
+        a->chunks = chunk->next;
+        if (kept == NULL && chunk->size == ARENA_CHUNK_SIZE)
+            kept = chunk;
+        else
+            free(chunk);
+    }
+    if (kept != NULL) {
+        kept->used = 0;
+        kept->next = NULL;
+    }
+    a->chunks = kept;
+}

@@ -19,6 +19,8 @@ char *arena_strndup(struct arena *a, const char *s, size_t n);
 char *arena_printf(struct arena *a, const char *format, ...) PRINTF_LIKE(2, 3);
 void *arena_memdup(struct arena *a, const void *p, size_t n);
 void arena_free(struct arena *a);
+/* Forgets everything but keeps one chunk for what comes next. */
+void arena_reset(struct arena *a);
 #define cleanup_arena __attribute__((cleanup(arena_free)))
 #define ARENA_NEW(arena, type) ((type *)arena_alloc((arena), sizeof(type)))
 #define ARENA_ARRAY(arena, type, count) ((type *)arena_alloc((arena), sizeof(type) * (count)))

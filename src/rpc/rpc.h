@@ -20,6 +20,13 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+/* One field of metadata to send. key: lower case; "...-bin": any bytes (encoded by us), else printable ASCII. */
+struct rpc_metadata {
+    const char *key;
+    const void *value;
+    size_t n;
+};
+
 /* ---- what is offered ---- */
 struct rpc_call;
 
@@ -80,8 +87,14 @@ void rpc_server_free(struct rpc_server *server);
 
 /* ---- server side ---- */
 struct arena *rpc_call_arena(struct rpc_call *call);
-/* Request metadata; keys are lower case; "-bin" values come decoded. NULL when absent; borrowed. */
-const char *rpc_call_metadata(const struct rpc_call *call, const char *key);
+/* Request metadata; keys are lower case; "-bin" values come decoded. The first of several. p is NULL when absent, else
+ * NUL-terminated; borrowed, as long as the call. */
+struct str rpc_call_metadata(struct rpc_call *call, const char *key);
+/* All of it, as it came ("-bin" values are base64): false when there is no field number `index`. */
+bool rpc_call_metadata_at(struct rpc_call *call, size_t index, const char **key, const char **value);
+/* Adds to the answer: to its headers, as long as nothing was sent, or to its trailers. Copied. */
+void rpc_call_add_header(struct rpc_call *call, const struct rpc_metadata *field);
+void rpc_call_add_trailer(struct rpc_call *call, const struct rpc_metadata *field);
 /* Milliseconds left until the deadline; INT64_MAX without one. */
 int64_t rpc_call_time_left_ms(const struct rpc_call *call);
 bool rpc_call_cancelled(const struct rpc_call *call);
@@ -96,7 +109,8 @@ void rpc_fail(struct rpc_call *call, const struct status *status);
 void rpc_failf(struct rpc_call *call, enum status_code code, const char *format, ...) PRINTF_LIKE(3, 4);
 
 /* Server- and bidi-streaming: queues one message (encoded at once). Returns false when the queue is above its high-water
- * mark: stop sending until on_writable. */
+ * mark (the message is kept all the same): stop sending until on_writable. On a call that was cancelled nothing is
+ * sent, the answer is false, and on_writable never comes: a stream needs rpc_call_on_cancel. */
 bool rpc_send(struct rpc_call *call, const ProtobufCMessage *message);
 void rpc_call_on_writable(struct rpc_call *call, void (*fn)(void *arg), void *arg);
 /* Ends a stream; what is queued is delivered first. */
@@ -116,18 +130,23 @@ struct rpc_request_options {
     int64_t timeout_ms; /* 0: none */
     void (*on_message)(void *arg, const ProtobufCMessage *message); /* may be NULL */
     void (*on_writable)(void *arg);                                 /* may be NULL */
-    /* Heard exactly once unless the request is cancelled or its connection freed by us. OK or the error. */
+    /* Heard exactly once unless the request is cancelled: OK or the error. rpc_conn_free calls it, too (UNAVAILABLE). */
     void (*on_finish)(void *arg, const struct status *status);
     void *arg;
+    const struct rpc_metadata *metadata; /* sent with the request; copied */
+    size_t metadata_count;
 };
 /* Never fails at once: an error comes through on_finish, from the loop. */
 struct rpc_request *rpc_request_start(struct rpc_conn *conn, const struct rpc_request_options *options);
 bool rpc_request_send(struct rpc_request *request, const ProtobufCMessage *message); /* as rpc_send */
 void rpc_request_half_close(struct rpc_request *request);
+/* Metadata of the answer so far (headers and trailers), as rpc_call_metadata; valid until on_finish returns. */
+struct str rpc_request_metadata(struct rpc_request *request, const char *key);
 void rpc_request_pause(struct rpc_request *request, bool paused);
 /* RST_STREAM(CANCEL); on_finish is not called. NULL is fine. */
 void rpc_request_cancel(struct rpc_request *request);
-/* Sends the one message and half-closes; on_done hears status OK with the response, or an error with NULL. */
+/* Sends the one message and half-closes; on_done hears status OK with the response (valid during the call), or an error
+ * with NULL. */
 struct rpc_request *rpc_unary(struct rpc_conn *conn, const char *method, const ProtobufCMessage *message,
                               const ProtobufCMessageDescriptor *output, int64_t timeout_ms,
                               void (*on_done)(void *arg, const struct status *status, const ProtobufCMessage *response),
