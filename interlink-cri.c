@@ -47,8 +47,20 @@
 #include "io/socket.c"
 
 /* http: HTTP/1.1, HTTP/2, WebSocket and SPDY engines; the HTTP client and server on our loop. */
+#include "http/h2_output.c"
+#include "http/h2.c"
 
 /* rpc: gRPC, whichever end dialled. */
+#include "rpc/wire.c"
+#include "rpc/decode.c"
+#include "rpc/methods.c"
+#include "rpc/inbound.c"
+#include "rpc/conn.c"
+#include "rpc/call.c"
+#include "rpc/request.c"
+#include "rpc/server.c"
+#include "rpc/health.c"
+#include "rpc/reflection.c"
 
 /* image: references, registries, blobs, layers. */
 
