@@ -25,6 +25,7 @@ struct plugin_options {
     const char *dir;     /* absolute; made with mode 0700 when it is not there */
     const char *backend; /* "" or "local" */
     const char *program; /* "": this very binary; see backend_options */
+    bool allow_tcp;      /* listen on TCP, where nobody can be told from anybody else; false: refused */
 };
 
 /* Starts listening on the loop; for a process of its own and embedded in `serve` alike. Needs child_reaper_start().

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "plugin/plugin.h"
+
+#include <unistd.h>
+
+#include "http/server.h"
+#include "io/child.h"
+#include "io/file.h"
+#include "io/socket.h"
+#include "plugin/backend.h"
+#include "plugin/tail.h"
+
+struct plugin {
+    struct loop *loop;
+    const struct backend *backend;
+    void *self; /* the backend's instance */
+    struct http_server *server;
+    struct listener listener;
+};
+
+/* A create or delete that the backend has not answered yet. */
+struct plugin_pending {
+    struct plugin *plugin;
+    struct http_exchange *x;
+    struct timer timer;
+    char uid[INTERLINK_UID_MAX + 1];
+};
+
+static const struct backend *const plugin_backends[] = { &backend_local };
+
+/* ---- replies ---- */
+
+static void plugin_fail(struct http_exchange *x, const struct status *err)
+{
+    http_replyf(x, interlink_http_status(err->code), "%s", err->message);
+}
+
+static void plugin_reply_json(struct http_exchange *x, const struct buf *body)
+{
+    http_reply_text(x, 200, "application/json", (struct str){ (const char *)body->p, body->n });
+}
+
+/* A request that cannot be understood. */
+static void plugin_malformed(struct http_exchange *x, struct status *err)
+{
+    status_prefix(err, "%s", http_exchange_path(x));
+    log_debug("plugin: from %s: %s", http_exchange_peer(x), err->message);
+    plugin_fail(x, err);
+}
+
+static bool plugin_method(struct http_exchange *x, const char *first, const char *second)
+{
+    const char *method = http_exchange_method(x);
+
+    if (strcmp(method, first) == 0 || strcmp(method, second) == 0)
+        return true;
+    http_replyf(x, 405, "%s takes %s or %s, not %s", http_exchange_path(x), first, second, method);
+    return false;
+}
+
+static bool plugin_check_uid(struct http_exchange *x, const char *uid)
+{
+    if (interlink_uid_valid(uid))
+        return true;
+    http_replyf(x, 400, "%s: metadata.uid: wanted lower-case letters, digits and hyphens, at most %d",
+                http_exchange_path(x), INTERLINK_UID_MAX);
+    return false;
+}
+
+/* ---- what is answered later ---- */
+
+static void plugin_pending_free(struct plugin_pending *p)
+{
+    timer_stop(&p->timer);
+    free(p);
+}
+
+static void plugin_on_gone(void *arg)
+{
+    struct plugin_pending *p = arg;
+
+    p->plugin->backend->caller_gone(p->plugin->self, p);
+    plugin_pending_free(p);
+}
+
+static struct plugin_pending *plugin_pending_new(struct plugin *plugin, struct http_exchange *x, const char *uid)
+{
+    struct plugin_pending *p = xcalloc(1, sizeof *p);
+
+    p->plugin = plugin;
+    p->x = x;
+    snprintf(p->uid, sizeof p->uid, "%s", uid);
+    http_exchange_on_gone(x, plugin_on_gone, p);
+    return p;
+}
+
+/* ---- create ---- */
+
+static void plugin_on_submitted(void *arg, const char *jid, const struct status *err)
+{
+    struct plugin_pending *p = arg;
+    cleanup_buf struct buf body = BUF_INIT;
+
+    if (err != NULL) {
+        plugin_fail(p->x, err);
+    } else {
+        interlink_created_write(&body, &(struct interlink_created){ p->uid, jid });
+        plugin_reply_json(p->x, &body);
+    }
+    plugin_pending_free(p);
+}
+
+static void plugin_create(void *context, struct http_exchange *x)
+{
+    struct plugin *plugin = context;
+    struct interlink_create create;
+    struct status err = STATUS_INIT;
+
+    if (!plugin_method(x, "POST", "PUT"))
+        return;
+    if (!interlink_create_read(http_exchange_arena(x), http_exchange_body(x), &create, &err)) {
+        plugin_malformed(x, &err);
+        return;
+    }
+    if (plugin_check_uid(x, create.pod.uid))
+        plugin->backend->submit(plugin->self, &create, plugin_on_submitted,
+                                plugin_pending_new(plugin, x, create.pod.uid));
+}
+
+/* ---- status and ping ---- */
+
+static void plugin_ping(void *context, struct http_exchange *x)
+{
+    struct plugin *plugin = context;
+    struct interlink_ping ping;
+    cleanup_buf struct buf body = BUF_INIT;
+
+    plugin->backend->capacity(plugin->self, http_exchange_arena(x), &ping);
+    interlink_ping_write(&body, &ping);
+    plugin_reply_json(x, &body);
+}
+
+static void plugin_status(void *context, struct http_exchange *x)
+{
+    struct plugin *plugin = context;
+    struct arena *arena = http_exchange_arena(x);
+    struct interlink_pod *pods;
+    size_t count;
+    struct status err = STATUS_INIT;
+    cleanup_buf struct buf body = BUF_INIT;
+
+    if (!plugin_method(x, "GET", "POST"))
+        return;
+    if (!interlink_pods_read(arena, http_exchange_body(x), &pods, &count, &err)) {
+        plugin_malformed(x, &err);
+        return;
+    }
+    /* How an API server passes on a ping. */
+    if (count == 0) {
+        plugin_ping(context, x);
+        return;
+    }
+    struct interlink_pod_status *statuses = ARENA_ARRAY(arena, struct interlink_pod_status, count);
+    for (size_t i = 0; i < count; i++)
+        plugin->backend->status(plugin->self, arena, &pods[i], &statuses[i]);
+    interlink_statuses_write(&body, statuses, count);
+    plugin_reply_json(x, &body);
+}
+
+/* ---- delete ---- */
+
+static void plugin_on_cancelled(void *arg, const struct status *err)
+{
+    struct plugin_pending *p = arg;
+
+    if (err != NULL)
+        plugin_fail(p->x, err);
+    else
+        http_replyf(p->x, 200, "the job of pod %s is gone", p->uid);
+    plugin_pending_free(p);
+}
+
+static void plugin_delete_holds(void *arg)
+{
+    struct plugin_pending *p = arg;
+
+    p->plugin->backend->caller_gone(p->plugin->self, p);
+    http_replyf(p->x, 504, "the job of pod %s is still ending within its grace period: ask again", p->uid);
+    plugin_pending_free(p);
+}
+
+static void plugin_delete(void *context, struct http_exchange *x)
+{
+    struct plugin *plugin = context;
+    struct interlink_pod pod;
+    struct status err = STATUS_INIT;
+
+    if (!plugin_method(x, "DELETE", "POST"))
+        return;
+    if (!interlink_pod_read(http_exchange_arena(x), http_exchange_body(x), &pod, &err)) {
+        plugin_malformed(x, &err);
+        return;
+    }
+    if (!plugin_check_uid(x, pod.uid))
+        return;
+    struct plugin_pending *p = plugin_pending_new(plugin, x, pod.uid);
+    int64_t grace = pod.deletion_grace_seconds >= 0 ? pod.deletion_grace_seconds : pod.termination_grace_seconds;
+    timer_start(plugin->loop, &p->timer, PLUGIN_DELETE_HOLD_MS, plugin_delete_holds, p);
+    plugin->backend->cancel(plugin->self, pod.uid, grace, plugin_on_cancelled, p);
+}
+
+/* ---- logs ---- */
+
+struct plugin_log_source {
+    struct plugin *plugin;
+    char uid[INTERLINK_UID_MAX + 1];
+};
+
+static bool plugin_log_live(void *arg)
+{
+    const struct plugin_log_source *source = arg;
+    struct backend_log log;
+    struct status ignored = STATUS_INIT;
+
+    return source->plugin->backend->log(source->plugin->self, source->uid, "", &log, &ignored) && log.live;
+}
+
+/* The combinations that an API server refuses too. */
+static bool plugin_check_log_request(struct http_exchange *x, const struct interlink_log_request *r)
+{
+    if (!plugin_check_uid(x, r->pod_uid))
+        return false;
+    if (r->tail > 0 && r->bytes > 0)
+        http_replyf(x, 400, "Opts: Tail and Bytes exclude each other");
+    else if (r->since_seconds > 0 && r->since_time_ns > 0)
+        http_replyf(x, 400, "Opts: SinceSeconds and SinceTime exclude each other");
+    else if (r->previous)
+        http_replyf(x, 404, "there is no previous instance: jobs are not restarted");
+    else
+        return true;
+    return false;
+}
+
+static void plugin_logs(void *context, struct http_exchange *x)
+{
+    struct plugin *plugin = context;
+    struct interlink_log_request request;
+    struct backend_log log;
+    struct status err = STATUS_INIT;
+
+    if (!plugin_method(x, "GET", "POST"))
+        return;
+    if (!interlink_log_request_read(http_exchange_arena(x), http_exchange_body(x), &request, &err)) {
+        plugin_malformed(x, &err);
+        return;
+    }
+    if (!plugin_check_log_request(x, &request))
+        return;
+    if (!plugin->backend->log(plugin->self, request.pod_uid, request.container, &log, &err)) {
+        plugin_fail(x, &err);
+        return;
+    }
+    struct plugin_log_source *source = xcalloc(1, sizeof *source);
+    source->plugin = plugin;
+    snprintf(source->uid, sizeof source->uid, "%s", request.pod_uid);
+    tail_start(plugin->loop, x,
+               &(struct tail_options){ .path = log.path, .request = &request, .now_ns = clock_real_ns(),
+                                       .live = plugin_log_live, .arg = source });
+}
+
+static void plugin_update_cache(void *context, struct http_exchange *x)
+{
+    (void)context;
+    http_replyf(x, 200, "there is no cache here");
+}
+
+static void plugin_not_found(void *context, struct http_exchange *x)
+{
+    (void)context;
+    http_replyf(x, 404, "%s is none of /create, /status, /delete, /getLogs, /pinglink, /updateCache",
+                http_exchange_path(x));
+}
+
+static const struct http_route plugin_routes[] = {
+    { NULL, "/create", PLUGIN_CREATE_MAX, false, plugin_create },
+    { NULL, "/status", PLUGIN_STATUS_MAX, false, plugin_status },
+    { NULL, "/delete", PLUGIN_REQUEST_MAX, false, plugin_delete },
+    { NULL, "/getLogs", PLUGIN_REQUEST_MAX, false, plugin_logs },
+    { NULL, "/pinglink", PLUGIN_REQUEST_MAX, false, plugin_ping },
+    { NULL, "/updateCache", PLUGIN_REQUEST_MAX, false, plugin_update_cache },
+    { NULL, "/", PLUGIN_REQUEST_MAX, false, plugin_not_found },
+};
+
+/* ---- start and stop ---- */
+
+static const struct backend *plugin_find_backend(const char *name, struct status *err)
+{
+    for (size_t i = 0; i < COUNT_OF(plugin_backends); i++)
+        if (name[0] == '\0' || strcmp(plugin_backends[i]->name, name) == 0)
+            return plugin_backends[i];
+    status_set(err, STATUS_INVALID_ARGUMENT, "there is no backend \"%s\"; this program has \"local\"", name);
+    return NULL;
+}
+
+static bool plugin_listen(struct plugin *plugin, const struct plugin_options *options, struct status *err)
+{
+    struct address address;
+
+    if (!address_parse(options->listen, &address, err))
+        return false;
+    /* interLink's API server sends its plugin no credentials, so a port would let every user of this machine (and of others)
+     * run programs as this one. */
+    if (!address.is_unix && !options->allow_tcp)
+        return status_set(err, STATUS_FAILED_PRECONDITION,
+                          "listening on %s: a plugin cannot tell who dials a TCP port, and runs what it is told to: use "
+                          "unix:///..., or allow TCP where only trusted users can reach it",
+                          options->listen);
+    return listener_open(plugin->loop, &plugin->listener, &address, 0600, http_server_accept_fd, plugin->server, NULL,
+                         err);
+}
+
+struct plugin *plugin_start(struct loop *loop, const struct plugin_options *options, struct status *err)
+{
+    const struct backend *backend = plugin_find_backend(options->backend, err);
+    struct backend_options backend_options = { options->dir, options->program, PLUGIN_DEFAULT_GRACE_SECONDS };
+
+    if (backend == NULL)
+        return NULL;
+    struct plugin *plugin = xcalloc(1, sizeof *plugin);
+    plugin->loop = loop;
+    plugin->backend = backend;
+    plugin->listener.fd = -1;
+    plugin->self = backend->start(loop, &backend_options, err);
+    plugin->server = http_server_new(
+        loop, &(struct http_server_options){ .routes = plugin_routes, .route_count = COUNT_OF(plugin_routes),
+                                             .context = plugin });
+    if (plugin->self != NULL && plugin_listen(plugin, options, err))
+        return plugin;
+    status_prefix(err, "plugin");
+    plugin_stop(plugin);
+    return NULL;
+}
+
+void plugin_stop(struct plugin *plugin)
+{
+    if (plugin == NULL)
+        return;
+    if (plugin->listener.fd >= 0)
+        listener_close(&plugin->listener);
+    http_server_free(plugin->server);
+    if (plugin->self != NULL)
+        plugin->backend->stop(plugin->self);
+    free(plugin);
+}
+
+size_t plugin_job_count(const struct plugin *plugin)
+{
+    return plugin->backend->job_count(plugin->self);
+}
