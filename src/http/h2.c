@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "http/h2.h"
 
+#include "http/h2_memory.h"
 #include "http/h2_output.h"
 
 struct h2 {
@@ -13,6 +14,7 @@ struct h2 {
     size_t stream_count;
     struct h2_stream *current;  /* the one found last, for the run of callbacks that a frame brings */
     size_t header_bytes;        /* of the header block being read */
+    struct h2_memory *memory; /* owned; the session's */
     struct h2_output output;
     struct deferred flush;
     struct timer keepalive;     /* the next PING, or the wait for its answer */
@@ -66,6 +68,7 @@ static void h2_destroy(struct h2 *h2)
     timer_stop(&h2->grace);
     h2_output_free(&h2->output);
     nghttp2_session_del(h2->session);
+    h2_memory_release(h2->memory);
     stream_free(h2->stream);
     buf_free(&h2->early);
     free(h2->why);
@@ -656,8 +659,9 @@ static nghttp2_session *h2_session_new(struct h2 *h2)
     nghttp2_option_set_no_closed_streams(option, 1);
     /* Resets by the peer: clients that give up hundreds of calls at once are fine, for ever they are not. */
     nghttp2_option_set_stream_reset_rate_limit(option, H2_IDLE_FRAMES_BURST, H2_IDLE_FRAMES_PER_SECOND);
-    int rv = h2->options.server ? nghttp2_session_server_new2(&session, callbacks, h2, option)
-                                : nghttp2_session_client_new2(&session, callbacks, h2, option);
+    nghttp2_mem memory = h2_memory_hooks(h2->memory);
+    int rv = h2->options.server ? nghttp2_session_server_new3(&session, callbacks, h2, option, &memory)
+                                : nghttp2_session_client_new3(&session, callbacks, h2, option, &memory);
     if (rv != 0)
         abort();
     nghttp2_session_callbacks_del(callbacks);
@@ -685,6 +689,7 @@ struct h2 *h2_new(struct loop *loop, struct stream *stream, const struct h2_opti
     list_init(&h2->drained);
     h2->idle_frames = H2_IDLE_FRAMES_BURST;
     h2->earned_ms = h2->last_read_ms = clock_mono_ms();
+    h2->memory = h2_memory_new();
     h2->session = h2_session_new(h2);
     h2_check(h2, nghttp2_submit_settings(h2->session, 0, settings, COUNT_OF(settings)), "submit settings");
     h2_check(h2, nghttp2_session_set_local_window_size(h2->session, 0, 0, H2_CONNECTION_WINDOW), "set the window");
@@ -720,6 +725,7 @@ size_t h2_open_streams(const struct h2 *h2)
 void h2_trim(struct h2 *h2)
 {
     h2_output_trim(&h2->output);
+    h2_memory_trim(h2->memory);
 }
 
 /* The client has had time to hear the notice: from now on new streams are ignored. */
