@@ -7,7 +7,8 @@
  *   tls_client
  *   tls_verifier   the certificate check itself, for libcurl's connections too
  *
- * Suites: ECDHE with AES-GCM or ChaCha20-Poly1305 (and, as a client, RSA key exchange and CBC never). RFC 5246, RFC 9325. */
+ * Suites: ECDHE with AES-GCM or ChaCha20-Poly1305 (RFC 9325). The closing of TLS 1.2 is of both directions at once: after
+ * stream_shutdown_write nothing more can be read. */
 #ifndef IO_TLS_H
 #define IO_TLS_H
 
@@ -22,8 +23,8 @@ struct tls_identity; /* shared: references are counted */
  * The same file may hold both. NULL on failure. The key must belong to the certificate. */
 struct tls_identity *tls_identity_load(const char *cert_path, const char *key_path, struct status *err);
 struct tls_identity *tls_identity_parse(struct str cert_pem, struct str key_pem, struct status *err);
-/* Our own, in `dir` (made 0700 if it is not there): <name>.key (0600) and <name>.crt. Made at the first call: EC P-256 and a
- * self-signed certificate for CN `name`; both appear at once or not at all. For peers that pin. Blocks on the disk. */
+/* Our own, in the one file <dir>/<name>.pem (0600; the folder is made 0700 if it is not there). Made at the first call, whole
+ * or not at all: an EC P-256 key and a self-signed certificate for CN `name`. For peers that pin. Blocks on the disk. */
 struct tls_identity *tls_identity_load_or_create(const char *dir, const char *name, struct status *err);
 struct tls_identity *tls_identity_ref(struct tls_identity *identity);
 void tls_identity_free(struct tls_identity *identity); /* drops a reference; NULL is fine */
@@ -57,12 +58,14 @@ struct tls_verifier;
 /* `host`: name or literal address that the certificate must carry (not looked at when pinned). Holds a reference to trust. */
 struct tls_verifier *tls_verifier_new(struct tls_trust *trust, const char *host);
 const br_x509_class **tls_verifier_class(struct tls_verifier *v);
+/* What to name in the handshake (SNI): the host, or NULL for an address (RFC 6066 section 3). */
+const char *tls_verifier_server_name(const struct tls_verifier *v);
 /* Whether the certificate was refused, and why (UNAUTHENTICATED). */
 bool tls_verifier_failed(const struct tls_verifier *v, struct status *err);
 void tls_verifier_free(struct tls_verifier *v); /* NULL is fine */
 /* A sentence for a BearSSL error number: "the peer does not speak TLS 1.2", ... */
 const char *tls_error_text(int br_err);
-/* Suites, hashes, version and options that we want, for a context after br_ssl_client_init_full. */
+/* Version, suites, hashes and options that we want, for a context that is zeroed or was made by br_ssl_client_init_full. */
 void tls_client_profile(br_ssl_client_context *client);
 
 /* ---- connections ---- */
