@@ -226,6 +226,8 @@
 #define AGENT_DRAIN_MS 1000
 /* At the end of the pod, for the node to take the last of the logs. */
 #define AGENT_HANDOVER_MS 2000
+/* ... and then for its containers to be unmounted and removed. */
+#define AGENT_REMOVE_MS 10000
 /* Between TERM and KILL when the job is ended by a signal: Slurm's KillWait is 30 s. */
 #define AGENT_TERM_GRACE_MS 25000
 /* Containers of a pod, ended ones included, and processes in them by exec. */
@@ -258,5 +260,13 @@
 /* ---- node ---- */
 /* Output of one ExecSync: what fits one message of kubelet's client (16 MiB) with its frame. */
 #define EXEC_SYNC_OUTPUT_MAX (RPC_MESSAGE_MAX - 65536)
+
+/* ---- cli ---- */
+/* The configuration file, and crictl's input files. */
+#define CONFIG_FILE_MAX (1u << 20)
+/* How long RunPodSandbox waits for a queued job (a job usually starts at once), and how long such a job lives without
+ * a call while kubelet is polling: kubelet comes again every 11 to 15 s. */
+#define CONFIG_QUEUE_HOLD_MS 10000
+#define CONFIG_QUEUE_LEASE_MS 60000
 
 #endif

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/agent.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/agent_context.h"
+#include "io/child.h"
+#include "io/file.h"
+#include "io/socket.h"
+#include "rpc/dial.h"
+#include "rpc/rpc.h"
+
+/* The agent and its connection. */
+struct agent_program {
+    struct agent agent;
+    struct isolation isolation;
+    char *relay, *relay_pin, *engine, *cgroup_parent; /* owned */
+    bool allow_host, relay_is_unix;
+    bool own_ipc, own_uts, own_pid; /* namespaces */
+    struct rpc_service service;
+    const struct rpc_service *service_list[1];
+    struct rpc_services services;
+    struct dial *dial;     /* while there is no connection; there is never a second one */
+    struct rpc_conn *conn;
+    struct timer redial, farewell;
+    int64_t pause_ms;      /* before the next dial */
+    int64_t pause_max_ms;
+    bool leaving;
+    int exit_code;
+};
+
+/* ---- settings ---- */
+
+static char *agent_setting(const char *name)
+{
+    const char *value = getenv(name);
+
+    return xstrdup(value != NULL ? value : "");
+}
+
+static bool agent_word_listed(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+
+    for (const char *p = list; p != NULL; p = strchr(p, ',')) {
+        p += *p == ',';
+        if (strncmp(p, word, n) == 0 && (p[n] == ',' || p[n] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+static bool agent_read_settings(struct agent_program *p, struct status *err)
+{
+    struct agent *agent = &p->agent;
+    cleanup_free char *sandbox = agent_setting("INTERLINK_SANDBOX");
+    cleanup_free char *namespaces = agent_setting("INTERLINK_NAMESPACES");
+    cleanup_free char *level = agent_setting("INTERLINK_LOG_LEVEL");
+    cleanup_free char *allow_host = agent_setting("INTERLINK_ALLOW_HOST");
+    enum log_level log_level = LOG_INFO;
+    struct address address;
+
+    p->relay = agent_setting("INTERLINK_RELAY");
+    p->relay_pin = agent_setting("INTERLINK_RELAY_PIN");
+    p->engine = agent_setting("INTERLINK_ENGINE");
+    p->cgroup_parent = agent_setting("INTERLINK_CGROUP_PARENT");
+    p->allow_host = strcmp(allow_host, "1") == 0;
+    p->own_ipc = agent_word_listed(namespaces, "ipc");
+    p->own_uts = agent_word_listed(namespaces, "uts");
+    p->own_pid = agent_word_listed(namespaces, "pid");
+    agent->job_dir = agent_setting("INTERLINK_JOB_DIR");
+    agent->images_dir = agent_setting("INTERLINK_IMAGES");
+    if (*level != '\0' && !log_level_parse(level, &log_level))
+        return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_LOG_LEVEL: \"%s\" is none of error, warn, info, debug", level);
+    log_setup(log_level, "agent");
+    if (strlen(sandbox) != ID_LENGTH || strspn(sandbox, "0123456789abcdef") != ID_LENGTH)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_SANDBOX: \"%.80s\" is not %d lower-case hex digits", sandbox,
+                          ID_LENGTH);
+    memcpy(agent->sandbox_id, sandbox, sizeof agent->sandbox_id);
+    if (agent->job_dir[0] != '/' || access(agent->job_dir, R_OK | W_OK | X_OK) < 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_JOB_DIR: \"%s\" is not the absolute path of a folder of ours",
+                          agent->job_dir);
+    if (!address_parse(p->relay, &address, err))
+        return status_prefix(err, "INTERLINK_RELAY");
+    p->relay_is_unix = address.is_unix;
+    p->pause_max_ms = address.is_unix ? AGENT_REDIAL_UNIX_MAX_MS : AGENT_REDIAL_MAX_MS;
+    p->pause_ms = AGENT_REDIAL_MIN_MS;
+    return true;
+}
+
+/* What is ours is nobody else's: not the containers', and not that of programs that the engine may run. */
+static void agent_strip_environment(void)
+{
+    static const char *const names[] = {
+        "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",    "INTERLINK_JOB_DIR",       "INTERLINK_NAMESPACES",
+        "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_ALLOW_HOST", "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL",
+    };
+
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        unsetenv(names[i]);
+}
+
+static bool agent_enter_isolation(struct agent_program *p, char **argv, struct status *err)
+{
+    struct isolate_options options = {
+        .argv = argv, .host_ipc = !p->own_ipc, .host_uts = !p->own_uts, .host_pid = !p->own_pid,
+    };
+
+    return isolate_enter(&options, &p->isolation, err);
+}
+
+/* ---- set-up ---- */
+
+static void agent_on_orphan(void *arg, pid_t pid, int wait_status)
+{
+    struct agent_program *p = arg;
+
+    agent_orphans_add(&p->agent.orphans, pid, wait_status);
+}
+
+static void agent_on_term(void *arg, const struct signalfd_siginfo *info)
+{
+    struct agent_program *p = arg;
+    bool again = p->exit_code == AGENT_EXIT_TERMINATED;
+
+    log_info("signal %u: the pod is being stopped%s", info->ssi_signo, again ? " at once" : "");
+    p->exit_code = AGENT_EXIT_TERMINATED;
+    agent_ending_start(&p->agent, again ? 0 : AGENT_TERM_GRACE_MS, NULL);
+}
+
+static bool agent_start_loop(struct agent_program *p, struct status *err)
+{
+    struct agent *agent = &p->agent;
+
+    signal(SIGPIPE, SIG_IGN);
+    agent->loop = loop_new(err);
+    agent_events_init(&agent->events);
+    list_init(&agent->puts);
+    return agent->loop != NULL && child_reaper_start(agent->loop, agent_on_orphan, p, err) &&
+           loop_signal(agent->loop, SIGTERM, agent_on_term, p, err) && loop_signal(agent->loop, SIGINT, agent_on_term, p, err);
+}
+
+/* Without an engine the agent still answers: so the node learns why no container can be made. */
+static void agent_pick_engine(struct agent_program *p)
+{
+    struct agent *agent = &p->agent;
+    char name[256] = "";
+    struct engine_options options = {
+        .wanted = p->engine,
+        .allow_host = p->allow_host,
+        .job_dir = agent->job_dir,
+        .sandbox_id = agent->sandbox_id,
+        .cgroup_parent = p->cgroup_parent,
+        .isolation = p->isolation,
+    };
+
+    gethostname(name, sizeof name - 1);
+    agent->machine_name = xstrdup(name);
+    agent->engine = engine_new(&options, agent->engine_reason, &agent->engine_error);
+    if (agent->engine == NULL)
+        log_error("no container can be started here: %s", agent->engine_error.message);
+    else
+        log_info("pod %.13s: engine %s (%s), cgroups %s", agent->sandbox_id, engine_name(agent->engine), agent->engine_reason,
+                 engine_cgroups(agent->engine));
+}
+
+/* ---- the connection ---- */
+
+static void agent_dial(void *arg);
+
+/* Not all agents of a node at once: half of the pause is left to chance. */
+static void agent_redial(struct agent_program *p)
+{
+    uint32_t chance;
+
+    if (p->leaving)
+        return;
+    random_bytes(&chance, sizeof chance);
+    timer_start(p->agent.loop, &p->redial, p->pause_ms / 2 + (int64_t)(chance % (uint32_t)(p->pause_ms / 2 + 1)), agent_dial, p);
+    p->pause_ms = p->pause_ms * 2 < p->pause_max_ms ? p->pause_ms * 2 : p->pause_max_ms;
+}
+
+static void agent_on_close(void *arg, const struct status *err)
+{
+    struct agent_program *p = arg;
+
+    rpc_conn_free(p->conn);
+    p->conn = NULL;
+    if (p->leaving) {
+        loop_stop(p->agent.loop);
+        return;
+    }
+    log_info("the connection to %s is closed: %s", p->relay, err->message);
+    if (p->agent.greeted)
+        p->pause_ms = AGENT_REDIAL_MIN_MS;
+    agent_redial(p);
+}
+
+static void agent_on_dialled(void *arg, struct stream *stream, struct str early, const struct status *err, bool refused)
+{
+    struct agent_program *p = arg;
+    struct rpc_conn_options options = {
+        .services = &p->services,
+        .keepalive_ms = p->relay_is_unix ? 0 : AGENT_KEEPALIVE_MS,
+        .keepalive_timeout_ms = AGENT_KEEPALIVE_TIMEOUT_MS,
+        .on_close = agent_on_close,
+        .arg = p,
+    };
+
+    p->dial = NULL;
+    if (err == NULL) {
+        log_debug("connected to %s", p->relay);
+        p->agent.greeted = false;
+        p->conn = rpc_conn_new(p->agent.loop, stream, &options, early);
+    } else if (refused) {
+        log_info("the node does not know this pod any more: %s", err->message);
+        agent_ending_start(&p->agent, 0, NULL);
+    } else {
+        log_debug("cannot reach %s: %s", p->relay, err->message);
+        agent_redial(p);
+    }
+}
+
+/* Read anew for each dial: it is never kept in memory, and may have been replaced. */
+static bool agent_read_token(const struct agent_program *p, struct buf *token, struct status *err)
+{
+    cleanup_free char *path = xasprintf("%s/volumes/interlink/token", p->agent.job_dir);
+
+    if (!file_read(path, AGENT_TOKEN_MAX, token, err))
+        return false;
+    while (token->n > 0 && (token->p[token->n - 1] == '\n' || token->p[token->n - 1] == ' '))
+        token->n--;
+    return token->n > 0 || status_set(err, STATUS_UNAUTHENTICATED, "%s is empty", path);
+}
+
+static void agent_dial(void *arg)
+{
+    struct agent_program *p = arg;
+    struct status err = STATUS_INIT;
+    cleanup_buf struct buf token = BUF_INIT;
+
+    if (!agent_read_token(p, &token, &err)) {
+        log_warn("no token to show to the relay: %s", err.message);
+        agent_redial(p);
+        return;
+    }
+    struct dial_options options = {
+        .address = p->relay,
+        .pin = p->relay_pin,
+        .sandbox_id = p->agent.sandbox_id,
+        .token = buf_cstr(&token),
+        .on_done = agent_on_dialled,
+        .arg = p,
+    };
+    p->dial = dial_start(p->agent.loop, &options);
+}
+
+static void agent_serve(struct agent_program *p)
+{
+    agent_service(&p->agent, &p->service);
+    p->service_list[0] = &p->service;
+    p->services = (struct rpc_services){ .services = p->service_list, .count = 1 };
+    agent_dial(p);
+}
+
+/* ---- the end ---- */
+
+static void agent_on_farewell(void *arg)
+{
+    struct agent_program *p = arg;
+
+    loop_stop(p->agent.loop);
+}
+
+/* Everything is gone and the calls are answered; what is queued goes out before the connection is closed. */
+static void agent_on_ended(void *arg)
+{
+    struct agent_program *p = arg;
+
+    p->leaving = true;
+    timer_stop(&p->redial);
+    dial_cancel(p->dial);
+    p->dial = NULL;
+    timer_start(p->agent.loop, &p->farewell, p->conn != NULL ? AGENT_FAREWELL_MS : 0, agent_on_farewell, p);
+    if (p->conn != NULL)
+        rpc_conn_shutdown(p->conn);
+}
+
+static void agent_free(struct agent_program *p)
+{
+    struct agent *agent = &p->agent;
+
+    timer_stop(&p->redial);
+    timer_stop(&p->farewell);
+    dial_cancel(p->dial);
+    rpc_conn_free(p->conn);
+    agent_ending_cancel(agent);
+    engine_free(agent->engine);
+    agent_events_free(&agent->events);
+    strmap_free(&agent->containers);
+    if (agent->sandbox != NULL)
+        protobuf_c_message_free_unpacked(&agent->sandbox->base, NULL);
+    loop_free(agent->loop);
+    free(agent->machine_name);
+    free(agent->job_dir);
+    free(agent->images_dir);
+    free(p->relay);
+    free(p->relay_pin);
+    free(p->engine);
+    free(p->cgroup_parent);
+}
+
+int agent_main(int argc, char **argv)
+{
+    struct agent_program p = { .exit_code = AGENT_EXIT_OK };
+    struct status err = STATUS_INIT;
+
+    (void)argc;
+    umask(0077);
+    p.agent.ending.on_done = agent_on_ended;
+    p.agent.ending.arg = &p;
+    if (!agent_read_settings(&p, &err)) {
+        log_error("%s", err.message);
+        return AGENT_EXIT_ENVIRONMENT;
+    }
+    if (!agent_enter_isolation(&p, argv, &err) || !agent_start_loop(&p, &err)) {
+        log_error("%s", err.message);
+        return AGENT_EXIT_MACHINE;
+    }
+    agent_strip_environment();
+    agent_pick_engine(&p);
+    agent_serve(&p);
+    loop_run(p.agent.loop);
+    agent_free(&p);
+    return p.exit_code;
+}

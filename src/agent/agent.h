@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent.h: the program inside a job: the pod's pause process. It starts containers, keeps their logs, runs commands in
+ * them, and is the gRPC server (proto/agent.proto) on a connection that it dials itself.
+ *
+ * It takes no arguments: its settings are in its environment, which containers do not inherit.
+ *
+ *   INTERLINK_RELAY          where to dial: unix:///path or host:port
+ *   INTERLINK_RELAY_PIN      sha256:HEX of the relay's key; without it the relay needs a certificate that is trusted here
+ *   INTERLINK_SANDBOX        the pod's id, 64 hex digits
+ *   INTERLINK_JOB_DIR        the job's folder (0700); the token is in its volumes/interlink/token
+ *   INTERLINK_NAMESPACES     which of ipc, uts, pid the pod does not share with the machine: "ipc,uts,pid"
+ *   INTERLINK_IMAGES         the node's image store, when this machine sees it
+ *   INTERLINK_ENGINE         auto (default), crun, host
+ *   INTERLINK_ALLOW_HOST     1: auto may pick the host engine, which has no images and no isolation
+ *   INTERLINK_CGROUP_PARENT  the pod's cgroup
+ *   INTERLINK_LOG_LEVEL      error, warn, info (default), debug
+ */
+#ifndef AGENT_AGENT_H
+#define AGENT_AGENT_H
+
+/* How the agent ends, for whoever looks at the job. */
+#define AGENT_EXIT_OK 0            /* the node said so, or no longer knows the pod */
+#define AGENT_EXIT_ENVIRONMENT 64  /* a setting is missing or wrong (EX_USAGE) */
+#define AGENT_EXIT_MACHINE 71      /* the machine refuses something basic (EX_OSERR) */
+#define AGENT_EXIT_TERMINATED 143  /* ended by SIGTERM or SIGINT, containers stopped before */
+
+/* The arguments are main's own, all of them: the program runs itself once more with them (isolate.h). */
+int agent_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/agent_blobs.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/agent_context.h"
+#include "image/digest.h"
+#include "image/unpack.h"
+#include "io/child.h"
+#include "io/file.h"
+
+/* ---- where things are ---- */
+
+struct agent_layer {
+    struct digest blob, diff_id;
+    const char *folder;   /* unpacked, "" when it is nowhere */
+    const char *archive;  /* as a blob, "" when it is nowhere */
+    const char *own_folder, *own_archive; /* where ours are or would be */
+};
+
+static bool agent_layer_find(const struct agent *agent, const Interlink__Agent__V1__Layer *layer, struct arena *arena,
+                             struct agent_layer *out, struct status *err)
+{
+    char blob[DIGEST_HEX_SIZE], diff_id[DIGEST_HEX_SIZE];
+
+    if (!digest_parse(layer->digest, &out->blob, err) || !digest_parse(layer->diff_id, &out->diff_id, err))
+        return false;
+    digest_hex(&out->blob, blob);
+    digest_hex(&out->diff_id, diff_id);
+    out->folder = out->archive = "";
+    out->own_folder = arena_printf(arena, "%s/images/layers/%s", agent->job_dir, diff_id);
+    out->own_archive = arena_printf(arena, "%s/images/blobs/%s", agent->job_dir, blob);
+    if (*agent->images_dir != '\0') {
+        const char *folder = arena_printf(arena, "%s/layers/%s", agent->images_dir, diff_id);
+        const char *archive = arena_printf(arena, "%s/blobs/sha256/%s", agent->images_dir, blob);
+        if (access(folder, R_OK | X_OK) == 0)
+            out->folder = folder;
+        else if (access(archive, R_OK) == 0)
+            out->archive = archive;
+    }
+    if (*out->folder == '\0' && access(out->own_folder, R_OK | X_OK) == 0)
+        out->folder = out->own_folder;
+    if (*out->archive == '\0' && access(out->own_archive, R_OK) == 0)
+        out->archive = out->own_archive;
+    return true;
+}
+
+static bool agent_blobs_check(const Interlink__Agent__V1__Image *image, struct status *err)
+{
+    if (image == NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "image: missing");
+    if (image->n_layers > IMAGE_LAYERS_MAX)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "image.layers: %zu layers, at most %d are possible",
+                          image->n_layers, IMAGE_LAYERS_MAX);
+    return true;
+}
+
+void agent_blobs_missing(struct agent *agent, struct rpc_call *call, const Interlink__Agent__V1__MissingBlobsRequest *request)
+{
+    struct arena *arena = rpc_call_arena(call);
+    Interlink__Agent__V1__MissingBlobsResponse response = INTERLINK__AGENT__V1__MISSING_BLOBS_RESPONSE__INIT;
+    struct status err = STATUS_INIT;
+
+    if (!agent_blobs_check(request->image, &err)) {
+        rpc_fail(call, &err);
+        return;
+    }
+    response.digests = ARENA_ARRAY(arena, char *, request->image->n_layers + 1);
+    for (size_t i = 0; i < request->image->n_layers; i++) {
+        struct agent_layer layer;
+        if (!agent_layer_find(agent, request->image->layers[i], arena, &layer, &err)) {
+            status_prefix(&err, "image.layers[%zu]", i);
+            rpc_fail(call, &err);
+            return;
+        }
+        if (*layer.folder == '\0' && *layer.archive == '\0')
+            response.digests[response.n_digests++] = request->image->layers[i]->digest;
+    }
+    rpc_reply(call, &response.base);
+}
+
+/* ---- unpacking (worker) ---- */
+
+static bool agent_layer_unpack(const struct agent *agent, const struct agent_layer *layer, struct arena *arena,
+                               struct status *err)
+{
+    struct unpack_limits limits = UNPACK_LIMITS_DEFAULT;
+    struct unpacked unpacked;
+    const char *lock_path = arena_printf(arena, "%s.lock", layer->own_folder);
+
+    if (!dir_make(arena_printf(arena, "%s/images/layers", agent->job_dir), 0700, err))
+        return false;
+    /* Two containers of one image may be created at once: the second waits for the first one's layer. */
+    cleanup_close int lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock < 0 || flock(lock, LOCK_EX) < 0)
+        return status_errno(err, "cannot lock %s", lock_path);
+    if (access(layer->own_folder, F_OK) == 0)
+        return true;
+    if (!unpack_layer(layer->archive, &layer->blob, &layer->diff_id, layer->own_folder, &limits, &unpacked, err))
+        return false;
+    /* Unpacked it is not needed any more, and the job's disk may be small. */
+    if (layer->archive == layer->own_archive)
+        unlink(layer->own_archive);
+    return true;
+}
+
+bool agent_blobs_layers(const struct agent *agent, const Interlink__Agent__V1__Image *image, struct arena *arena,
+                        const char *const **dirs, struct status *err)
+{
+    const char **out = ARENA_ARRAY(arena, const char *, image->n_layers + 1);
+
+    *dirs = out;
+    if (!agent_blobs_check(image, err))
+        return false;
+    for (size_t i = 0; i < image->n_layers; i++) {
+        struct agent_layer layer;
+        if (!agent_layer_find(agent, image->layers[i], arena, &layer, err))
+            return status_prefix(err, "image.layers[%zu]", i);
+        if (*layer.folder == '\0' && *layer.archive == '\0')
+            return status_set(err, STATUS_FAILED_PRECONDITION,
+                              "image.layers[%zu]: %s is neither in the job nor in a shared image store; send it first", i,
+                              image->layers[i]->digest);
+        if (*layer.folder == '\0') {
+            if (!agent_layer_unpack(agent, &layer, arena, err))
+                return status_prefix(err, "image.layers[%zu]", i);
+            layer.folder = layer.own_folder;
+        }
+        out[i] = layer.folder;
+    }
+    return true;
+}
+
+/* ---- arriving ---- */
+
+/* A PutBlob call: messages go through a pipe to a worker that hashes and writes, so that neither happens on the loop. */
+struct agent_put {
+    struct list link;
+    struct agent *agent;
+    struct rpc_call *call;
+    bool started;        /* the first message has come */
+    bool ended;          /* ... and the last */
+    struct digest digest;
+    char *incoming, *final; /* owned; paths */
+    int read_fd, write_fd;
+    struct watch watch;
+    struct buf rest;     /* of a message; the call is paused meanwhile */
+    struct worker worker;
+};
+
+static void agent_put_free(struct agent_put *put)
+{
+    watch_stop(&put->watch);
+    if (put->write_fd >= 0)
+        close(put->write_fd);
+    list_remove(&put->link);
+    put->agent->put_count--;
+    buf_free(&put->rest);
+    free(put->incoming);
+    free(put->final);
+    free(put);
+}
+
+/* Hashes and writes what comes through the pipe, until its end. */
+static bool agent_put_copy(const struct agent_put *put, int fd, struct status *err)
+{
+    struct digester digester;
+    char text[DIGEST_TEXT_SIZE];
+    size_t size = 256u << 10;
+    cleanup_free uint8_t *block = xmalloc(size);
+    ssize_t n;
+
+    digester_init(&digester);
+    while ((n = read(put->read_fd, block, size)) != 0) {
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return status_errno(err, "cannot read the blob");
+        digester_update(&digester, block, (size_t)n);
+        if (!write_all(fd, block, (size_t)n, err))
+            return status_prefix(err, "cannot write %s", put->incoming);
+    }
+    struct digest got = digester_value(&digester);
+    digest_text(&got, text);
+    if (!digest_equal(&got, &put->digest))
+        return status_set(err, STATUS_DATA_LOSS, "the blob that arrived has another digest: %s", text);
+    return true;
+}
+
+static bool agent_put_work(void *arg, struct buf *output, struct status *err)
+{
+    struct agent_put *put = arg;
+
+    (void)output;
+    agent_blobs_close_inputs(put->agent);
+    cleanup_close int fd = open(put->incoming, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return status_errno(err, "cannot create %s", put->incoming);
+    if (agent_put_copy(put, fd, err)) {
+        if (rename(put->incoming, put->final) == 0)
+            return true;
+        status_errno(err, "cannot rename %s to %s", put->incoming, put->final);
+    }
+    unlink(put->incoming);
+    return false;
+}
+
+static void agent_put_on_done(void *arg, const struct status *err, struct buf *output)
+{
+    struct agent_put *put = arg;
+    struct rpc_call *call = put->call;
+    Interlink__Agent__V1__PutBlobResponse response = INTERLINK__AGENT__V1__PUT_BLOB_RESPONSE__INIT;
+
+    (void)output;
+    agent_put_free(put);
+    if (err != NULL)
+        rpc_fail(call, err);
+    else
+        rpc_reply(call, &response.base);
+}
+
+static void agent_put_on_cancel(void *arg)
+{
+    struct agent_put *put = arg;
+
+    if (put->started) {
+        worker_cancel(&put->worker);
+        unlink(put->incoming);
+    }
+    agent_put_free(put);
+}
+
+static bool agent_put_start(struct agent_put *put, const char *digest, struct status *err)
+{
+    struct agent *agent = put->agent;
+    int fds[2];
+    char hex[DIGEST_HEX_SIZE], unique[ID_LENGTH + 1];
+    cleanup_free char *blobs = xasprintf("%s/images/blobs", agent->job_dir);
+
+    if (!digest_parse(digest, &put->digest, err) || !dir_make(blobs, 0700, err))
+        return false;
+    digest_hex(&put->digest, hex);
+    random_id(unique);
+    put->final = xasprintf("%s/%s", blobs, hex);
+    put->incoming = xasprintf("%s/%s.incoming-%.8s", blobs, hex, unique);
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return status_errno(err, "no pipe for a blob");
+    put->read_fd = fds[0];
+    put->write_fd = fds[1];
+    fcntl(put->write_fd, F_SETPIPE_SZ, AGENT_PIPE_SIZE);
+    fd_set_nonblocking(put->write_fd, true);
+    put->started = worker_start(agent->loop, &put->worker, agent_put_work, put, agent_put_on_done, put, err);
+    close(put->read_fd);
+    return put->started;
+}
+
+/* Writes what the pipe takes; the rest waits, and so does the call. */
+static void agent_put_flush(struct agent_put *put)
+{
+    size_t done = 0;
+    bool broken = false;
+
+    while (done < put->rest.n && !broken) {
+        ssize_t n = write(put->write_fd, put->rest.p + done, put->rest.n - done);
+        if (n > 0)
+            done += (size_t)n;
+        else if (errno == EAGAIN)
+            break;
+        else if (errno != EINTR)
+            broken = true; /* the worker has failed; its answer says why */
+    }
+    buf_consume(&put->rest, broken ? put->rest.n : done);
+    if (put->rest.n == 0 && put->ended) {
+        watch_stop(&put->watch);
+        close(put->write_fd);
+        put->write_fd = -1;
+    }
+}
+
+static void agent_put_on_room(void *arg, unsigned events)
+{
+    struct agent_put *put = arg;
+
+    (void)events;
+    agent_put_flush(put);
+    if (put->rest.n > 0)
+        return;
+    buf_free(&put->rest);
+    watch_stop(&put->watch);
+    rpc_call_pause(put->call, false);
+}
+
+static void agent_put_fail(struct agent_put *put, const struct status *err)
+{
+    struct rpc_call *call = put->call;
+
+    if (put->started) {
+        worker_cancel(&put->worker);
+        unlink(put->incoming);
+    }
+    agent_put_free(put);
+    rpc_fail(call, err);
+}
+
+static void agent_put_on_message(void *arg, const ProtobufCMessage *message)
+{
+    struct agent_put *put = arg;
+    const Interlink__Agent__V1__PutBlobRequest *request = (const void *)message;
+    struct status err = STATUS_INIT;
+
+    if (!put->started && message == NULL) {
+        status_set(&err, STATUS_INVALID_ARGUMENT, "digest: missing: the call ended before its first message");
+        agent_put_fail(put, &err);
+        return;
+    }
+    if (!put->started && !agent_put_start(put, request->digest, &err)) {
+        agent_put_fail(put, &err);
+        return;
+    }
+    if (message == NULL)
+        put->ended = true;
+    else
+        buf_append(&put->rest, request->data.data, request->data.len);
+    agent_put_flush(put);
+    if (put->rest.n > 0 && put->watch.loop == NULL) {
+        if (!watch_start(put->agent->loop, &put->watch, put->write_fd, WATCH_WRITE, agent_put_on_room, put, &err)) {
+            agent_put_fail(put, &err);
+            return;
+        }
+        rpc_call_pause(put->call, true);
+    }
+}
+
+void agent_blobs_put(struct agent *agent, struct rpc_call *call)
+{
+    if (agent->put_count == AGENT_PUTS_MAX) {
+        rpc_failf(call, STATUS_RESOURCE_EXHAUSTED, "%d blobs are arriving already; try again later", AGENT_PUTS_MAX);
+        return;
+    }
+    struct agent_put *put = xcalloc(1, sizeof *put);
+    put->agent = agent;
+    put->call = call;
+    put->read_fd = put->write_fd = -1;
+    list_append(&agent->puts, &put->link);
+    agent->put_count++;
+    rpc_call_on_cancel(call, agent_put_on_cancel, put);
+    rpc_call_on_message(call, agent_put_on_message, put);
+}
+
+void agent_blobs_close_inputs(struct agent *agent)
+{
+    for (LIST_EACH(struct agent_put, put, &agent->puts, link))
+        if (put->write_fd >= 0)
+            close(put->write_fd);
+}

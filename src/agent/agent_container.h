@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent_container.h: one container of the pod: its state, its first process, its output.
+ *
+ *             created            started            ended              drained
+ *     NEW ---------------> CREATED ------> RUNNING -------> DRAINING ----------> EXITED
+ *      ^                    |   |                                                 ^  |
+ *      |                    |   +--------------- start failed --------------------+  |
+ *      +----- removed ------+                                                        |
+ *      +----- removed ---------------------------------------------------------------+
+ *
+ *   NEW       nothing is there; the container object lives only as long as something is asked of it
+ *   CREATED   root filesystem and configuration are ready
+ *   RUNNING   its first process runs
+ *   DRAINING  the process has ended; its output is still being read. To the node it is RUNNING
+ *   EXITED    the log is complete
+ *
+ * What is asked of a container is done one after the other, in order: create, start, signal, remove. What takes time
+ * happens in a worker; the state changes when the worker has answered, in agent_container_move(), nowhere else.
+ * All is idempotent: what is so already succeeds.
+ */
+#ifndef AGENT_AGENT_CONTAINER_H
+#define AGENT_AGENT_CONTAINER_H
+
+#include "agent/agent_output.h"
+#include "agent/engine.h"
+#include "io/child.h"
+
+#include "agent.pb-c.h"
+
+struct agent;
+
+enum agent_container_state {
+    AGENT_CONTAINER_NEW,
+    AGENT_CONTAINER_CREATED,
+    AGENT_CONTAINER_RUNNING,
+    AGENT_CONTAINER_DRAINING,
+    AGENT_CONTAINER_EXITED,
+};
+
+struct agent_container {
+    struct agent *agent;
+    char id[ID_LENGTH + 1];
+    char *bundle;            /* owned; the engine's folder for it */
+    enum agent_container_state state;
+    bool tty, with_stdin;
+    int stop_signal;
+    bool stop_sent;          /* at the pod's end */
+    pid_t pid;               /* of the first process; 0 unless RUNNING */
+    struct child child;
+    int stdin_fd;            /* owned; our end of its standard input, or its terminal's master; -1: none */
+    struct agent_output output;
+    struct list execs;       /* struct agent_exec: processes run in it */
+    /* What the node is told. */
+    int64_t started_ns, finished_ns;
+    int exit_code;
+    const char *reason;      /* a literal; "" unless it has ended */
+    char *message;           /* owned */
+    struct status start_error; /* why it could not be started */
+    /* What is asked of it. */
+    struct list operations;  /* struct agent_operation, owned; the first one may be under way */
+    bool busy;               /* it is: in the worker, or waiting for the process to end */
+    struct worker worker;
+    int worker_fds[3];       /* while it starts: our ends of its standard streams; -1: none */
+};
+
+/* Heard once for each thing asked, from the loop or at once. err is NULL when it is done. `c` (NULL when it is not there
+ * any more) is borrowed for the call. */
+typedef void agent_container_done(void *arg, const struct status *err, const struct agent_container *c);
+
+/* `request` must live until done. */
+void agent_container_create(struct agent *agent, const Interlink__Agent__V1__CreateContainerRequest *request,
+                            agent_container_done *done, void *arg);
+void agent_container_start(struct agent *agent, const char *id, agent_container_done *done, void *arg);
+void agent_container_signal(struct agent *agent, const char *id, int signal, bool all, agent_container_done *done, void *arg);
+void agent_container_remove(struct agent *agent, const char *id, agent_container_done *done, void *arg);
+
+struct agent_container *agent_container_find(struct agent *agent, const char *id); /* NULL when it is NEW, too */
+/* Its strings are borrowed from the container. */
+void agent_container_report(const struct agent_container *c, Interlink__Agent__V1__ContainerState *out);
+static inline bool agent_container_runs(const struct agent_container *c)
+{
+    return c->state == AGENT_CONTAINER_RUNNING || c->state == AGENT_CONTAINER_DRAINING;
+}
+/* The pod ends: a create that is under way is given up (what it has made goes with remove). */
+void agent_container_abandon(struct agent_container *c);
+/* In a worker: closes what feeds containers and execs, so that only the agent decides when their input ends. */
+void agent_container_close_inputs(struct agent *agent);
+
+/* For the tests: whether the drawing above has an arrow between the two. */
+bool agent_container_may_move(enum agent_container_state from, enum agent_container_state to);
+
+#endif

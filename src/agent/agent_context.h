@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent_context.h: what the agent's files share: one struct, made by agent.c (or by a test), handed to all.
+ *
+ *   agent.c            main: environment, isolation, engine, dialling, the end
+ *   agent_service.c    the RPCs of proto/agent.proto, each a few lines over what follows
+ *   agent_container.c  containers: states, operations, processes
+ *   agent_output.c     a container's pipes -> its log -> the Logs stream
+ *   agent_log.c        the log ring (no I/O)
+ *   agent_exec.c       processes run in a container
+ *   agent_event.c      what changed, in order
+ *   agent_orphan.c     ends of processes that nobody has asked about yet
+ *   agent_kill.c       a process and all its descendants
+ *   agent_blobs.c      image blobs that the node sends, layers ready for an engine
+ *   agent_ending.c     the way out: stop, kill, hand over, remove
+ *   agent_signal.c     names and numbers of signals
+ */
+#ifndef AGENT_AGENT_CONTEXT_H
+#define AGENT_AGENT_CONTEXT_H
+
+#include "agent/agent_ending.h"
+#include "agent/agent_event.h"
+#include "agent/agent_orphan.h"
+#include "agent/engine.h"
+#include "base/base.h"
+#include "io/loop.h"
+#include "rpc/rpc.h"
+
+#include "agent.pb-c.h"
+
+struct agent {
+    struct loop *loop;
+    char sandbox_id[ID_LENGTH + 1];
+    char *job_dir;      /* owned; absolute */
+    char *images_dir;   /* owned; the node's image store, when this machine sees it; "" otherwise */
+    char *machine_name; /* owned; the hostname before the pod got its own */
+    struct engine *engine;      /* owned; NULL when none can be used, and then engine_error says why */
+    struct status engine_error;
+    char engine_reason[256];
+    Runtime__V1__PodSandboxConfig *sandbox; /* owned; NULL until ConfigureSandbox */
+    struct strmap containers;   /* id -> struct agent_container, owned */
+    bool greeted;               /* the node has said hello on this connection */
+    size_t exec_count;
+    struct list puts;           /* blobs that are arriving (agent_blobs.c) */
+    size_t put_count;
+    struct agent_events events;
+    struct agent_orphans orphans;
+    struct agent_ending ending;
+};
+
+/* FAILED_PRECONDITION when there is no engine, or the pod is on its way out. */
+bool agent_usable(const struct agent *agent, struct status *err);
+/* The gRPC service, with `agent` as its context; static memory. (agent_service.c) */
+void agent_service(struct agent *agent, struct rpc_service *out);
+
+#endif
