@@ -18,7 +18,8 @@
  *   registry.h     the distribution API: manifests, blobs, retries
  *   job.h          a child process that fills the store, and its talk with us
  *   layer_path.h   paths inside a layer that cannot leave it
- *   copy.h         copying a tree: reflinks, holes, links
+ *   layer_write.h  the entries of an archive, into such a folder
+ *   flatten.c      layers, copied into one folder
  *
  * Who does what. The process that owns the store (serve) keeps the records in memory, writes them, and never touches
  * a byte of an image: each pull and each load runs in a child process (job.h) which talks to registries, verifies,

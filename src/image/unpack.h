@@ -5,7 +5,7 @@
  * takes away from the layers below. In its folder these become what overlayfs understands:
  *   as root          a character device 0/0; trusted.overlay.opaque on a folder
  *   as a user        a character device 0/0 (allowed since Linux 5.8); user.overlay.opaque (the mount needs userxattr)
- *   where neither    the `.wh.` files as they are: overlayfs cannot use such a layer (struct unpacked says so), only
+ *   where neither    the `.wh.` files as they are: overlayfs cannot use such a layer (UNPACK_FLAT), only
  *                    unpack_rootfs_copy can
  * As root, owners and devices are as in the archive. As a user everything is the user's, readable by it, and devices are
  * left out; the container engine maps that user to root.
@@ -24,21 +24,32 @@ struct unpack_limits {
 };
 #define UNPACK_LIMITS_DEFAULT { IMAGE_LAYER_BYTES_MAX, IMAGE_LAYER_ENTRIES_MAX, IMAGE_LAYER_RATIO_MAX }
 
+/* How overlayfs can use a layer: the mount's options must suit all of its layers, or they are copied flat. */
+enum unpack_form {
+    UNPACK_ANY,     /* with any options: it makes no folder opaque */
+    UNPACK_TRUSTED, /* as root, without userxattr */
+    UNPACK_USER,    /* with userxattr */
+    UNPACK_FLAT,    /* not at all */
+};
+
 struct unpacked {
     uint64_t bytes, inodes; /* on the disk */
     uint64_t devices_skipped, xattrs_skipped;
-    bool overlay; /* overlayfs can use it as a lower layer */
+    enum unpack_form form;
 };
 
 /* Unpacks the archive in `blob_path` into the folder `dest`, which must not exist: it appears at once and whole, or not at
  * all (the work is done in `dest` + ".tmp" and a random suffix beside it). `blob` and `diff_id`, unless zero, must be the
  * digests of the archive as it is and of the plain archive: DATA_LOSS when they are not. RESOURCE_EXHAUSTED when a limit
- * is reached, INVALID_ARGUMENT when the archive is malformed or tries to leave the folder. */
+ * is reached, INVALID_ARGUMENT when the archive is malformed or tries to leave the folder. limits: NULL for the defaults. */
 bool unpack_layer(const char *blob_path, const struct digest *blob, const struct digest *diff_id, const char *dest,
                   const struct unpack_limits *limits, struct unpacked *out, struct status *err);
 
-/* Whether overlayfs can use the layer in a folder that unpack_layer made. */
-bool unpack_layer_overlay(const char *layer_dir);
+/* What unpack_layer found out about the layer in a folder that it made (kept beside it, in `layer_dir`.info). NOT_FOUND when there
+ * is no such layer; DATA_LOSS when the file is damaged. Reads one small file. */
+bool unpack_layer_info(const char *layer_dir, struct unpacked *out, struct status *err);
+/* The form of several layers together. False: overlayfs cannot mount them in one go, copy them. */
+bool unpack_forms_agree(const enum unpack_form *forms, size_t count, enum unpack_form *out);
 
 /* One plain folder out of layers (bottom first): for machines without overlayfs. Files are cloned where the file system can
  * (reflink), else copied; whiteouts are applied. `dest` must be an empty folder or not exist; on failure it is removed. */

@@ -93,7 +93,7 @@ static void test_refused(void **state)
     assert_refused("docker.io/", "missing");
     assert_refused("quay.io/App", "lower case");
     assert_refused("library/App", "lower case");
-    assert_refused("/busybox", "host name");
+    assert_refused("/busybox", "parts");
     assert_refused("a//b", "parts");
     assert_refused("a/_b", "parts");
     assert_refused("a/b_", "parts");
