@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import pathlib
+import subprocess
+import tempfile
+
+import pytest
+from cri import container_config, pod_config
+from serving import TOP, USER, Serve
+
+IMAGES = pathlib.Path(os.environ.get("INTERLINK_CRI_TEST_IMAGES") or TOP / "build" / "e2e" / "images")
+BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "root_only(reason): not for an ordinary user")
+
+
+@pytest.fixture(scope="session")
+def images():
+    """An OCI layout with small real images."""
+    if not (IMAGES / "index.json").exists():
+        subprocess.run([TOP / "test" / "fixtures" / "images" / "make-images.sh", "build", IMAGES], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", IMAGES], check=True)
+    return IMAGES
+
+
+def who():
+    """Both kinds of user when the tests run as root, else the one that we are."""
+    return ["root", "user"] if os.getuid() == 0 else ["user"]
+
+
+@pytest.fixture(scope="module", params=who())
+def serve(request, images):
+    """One server a module, images loaded; each test removes its own pods."""
+    user = USER if request.param == "user" and os.getuid() == 0 else None
+    # Short, because a unix socket's path is limited; where an ordinary user may go.
+    root = tempfile.mkdtemp(prefix="icri-", dir="/tmp")
+    os.chmod(root, 0o755)
+    server = Serve(root, user=user).start()
+    server.kind = request.param
+    loaded = server.ctl("load", str(images))
+    assert loaded.returncode == 0, loaded.stderr + server.tail()
+    yield server
+    server.finish()
+
+
+@pytest.fixture(autouse=True)
+def for_root(request):
+    marker = request.node.get_closest_marker("root_only")
+    if marker and "serve" in request.fixturenames and request.getfixturevalue("serve").kind != "root":
+        pytest.skip(marker.args[0])
+
+
+@pytest.fixture
+def cri(serve):
+    yield serve.client
+    serve.client.remove_everything()
+
+
+@pytest.fixture
+def pod(serve, cri):
+    """A ready pod: an object with .config, .id, .logs and .run(command...)."""
+    return Pod(serve, cri, "pod")
+
+
+class Pod:
+    def __init__(self, serve, cri, name, **more):
+        self.cri = cri
+        self.logs = serve.logs / name
+        more.setdefault("log_directory", str(self.logs))
+        self.config = pod_config(name, **more)
+        self.id = cri.run_pod(self.config)
+        self.count = 0
+
+    def create(self, *command, name=None, image=BUSYBOX, **more):
+        self.count += 1
+        config = container_config(name or f"c{self.count}", image, *command, **more)
+        return self.cri.create(self.id, config, self.config)
+
+    def run(self, *command, **more):
+        container = self.create(*command, **more)
+        from cri import pb
+        self.cri.runtime.StartContainer(pb.StartContainerRequest(container_id=container))
+        return container
+
+    def output(self, container):
+        """What the container's log holds: (stdout, stderr)."""
+        status = self.cri.status(container)
+        streams = {"stdout": b"", "stderr": b""}
+        for line in pathlib.Path(status.log_path).read_bytes().splitlines():
+            _, stream, tag, text = line.split(b" ", 3)
+            streams[stream.decode()] += text + (b"\n" if tag == b"F" else b"")
+        return streams["stdout"], streams["stderr"]

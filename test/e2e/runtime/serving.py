@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real `interlink-cri serve` in a folder of its own, as root or as an ordinary user."""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+from cri import Client
+
+TOP = pathlib.Path(__file__).resolve().parents[3]
+BINARY = pathlib.Path(os.environ.get("INTERLINK_CRI_BINARY") or TOP / "build" / "san" / "interlink-cri")
+USER = 54321  # an ordinary user's id without an entry in /etc/passwd
+
+
+class Serve:
+    """serve with its embedded default. `user`: an ordinary user's id, when the tests run as root; None: who runs the tests."""
+
+    def __init__(self, root, user=None, config="", env=None):
+        self.root = pathlib.Path(root)
+        self.user = user
+        self.env = {**os.environ, **(env or {})}
+        # A sanitizer's finding ends the process and stays in a file, wherever its standard error went.
+        self.findings = self.root / "findings"
+        options = f"log_path={self.findings}/report:detect_leaks=0:abort_on_error=0:handle_abort=1"
+        self.env.setdefault("ASAN_OPTIONS", options)
+        self.env.setdefault("UBSAN_OPTIONS", f"log_path={self.findings}/report:print_stacktrace=1:halt_on_error=1")
+        self.socket = self.root / "cri.sock"
+        self.logs = self.root / "pod-logs"
+        for folder in (self.root, self.findings, self.logs):
+            folder.mkdir(exist_ok=True, parents=True)
+            if user is not None:
+                os.chown(folder, user, user)
+        self.config = self.root / "config.yaml"
+        self.config.write_text(f"Socket: {self.socket}\nStateDir: {self.root}/state\n{config}")
+        self.log = self.root / "serve.log"
+        self.process = None
+        self.client = None
+
+    def command(self, *arguments):
+        """The command line that runs our program as the user."""
+        as_user = []
+        if self.user is not None:
+            as_user = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
+        return [*as_user, str(BINARY), *arguments]
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command("serve", "--config", str(self.config)), stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, env=self.env, start_new_session=True)
+        if self.client is None:
+            self.client = Client(self.socket)
+        try:
+            self.client.wait_ready()
+        except Exception:
+            self.stop()
+            raise AssertionError("serve did not come up:\n" + self.tail()) from None
+        return self
+
+    def ctl(self, *arguments, **more):
+        """Runs `ctl`; returns the finished process."""
+        return subprocess.run(self.command("ctl", "--runtime-endpoint", f"unix://{self.socket}", *arguments),
+                              capture_output=True, text=True, env=self.env, timeout=60, check=False, **more)
+
+    def kill(self):
+        """kill -9, as a crash."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("serve did not end within 10 s of SIGTERM:\n" + self.tail()) from None
+
+    def tail(self, lines=40):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def finish(self):
+        """Removes all pods, stops, and checks that nothing was found or left."""
+        problems = []
+        try:
+            if self.process is not None and self.process.poll() is None:
+                self.client.remove_everything()
+        except Exception as error:  # noqa: BLE001 - told below, with the log
+            problems.append(f"pods could not be removed: {error}")
+        self.stop()
+        self.client.close()
+        for report in sorted(self.findings.iterdir()):
+            problems.append(report.read_text(errors="replace")[:6000])
+        problems += [f"left behind: {line}" for line in self.leftovers()]
+        for process in self.processes():
+            os.kill(process, signal.SIGKILL)
+        shutil.rmtree(self.root, ignore_errors=True)
+        assert not problems, "\n".join(problems) + "\n" + "serve.log:\n"
+
+    def processes(self):
+        """Processes that work in our folder."""
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                line = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if str(self.root).encode() in line:
+                found.append(int(entry.name))
+        return found
+
+    def leftovers(self):
+        time.sleep(0.2)
+        found = [f"process {p}: {pathlib.Path(f'/proc/{p}/cmdline').read_bytes()!r}" for p in self.processes()]
+        for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+            if str(self.root) in line:
+                found.append("mount: " + line)
+        jobs = self.root / "state" / "plugin" / "jobs"
+        if jobs.is_dir():
+            found += [f"job folder: {j}" for j in jobs.iterdir()]
+        return found
