@@ -32,7 +32,6 @@ struct engine_options {
     const char *sandbox_id; /* 64 hex digits */
     const char *cgroup_parent; /* of the pod, an absolute cgroup path; "": /interlink-cri/<sandbox_id> */
     struct isolation isolation;
-    bool host_ipc;          /* /dev/shm is the machine's */
 };
 
 struct engine;

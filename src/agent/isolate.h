@@ -16,9 +16,10 @@
  * What the kernel refuses is left out, in this order, and recorded:
  *   1. all that was asked for;
  *   2. the same inside a user namespace (when root lacks the right to make namespaces);
- *   3. without a PID namespace (a /proc with masked parts cannot be mounted afresh): the agent then is a subreaper, and
- *      so is the outer process, which kills what the inner one left;
+ *   3. without a PID namespace (a /proc with masked parts cannot be mounted afresh);
  *   4. no namespaces at all: only the `host` engine works.
+ * Without a PID namespace of its own (also when the pod has the machine's) the agent is a subreaper, and so is the outer
+ * process, which kills what the inner one left.
  */
 #ifndef AGENT_ISOLATE_H
 #define AGENT_ISOLATE_H
@@ -38,6 +39,7 @@ struct isolation {
     bool mount;      /* private mount namespace: without it no container can be made */
     bool pid;        /* own PID namespace, the agent is PID 1 in it, /proc shows it */
     bool ipc, uts;   /* own namespaces */
+    bool host_pid, host_ipc, host_uts; /* as asked for: these are the machine's on purpose */
     bool sealed;     /* our own binary cannot be written through /proc/PID/exe (CVE-2019-5736) */
     uint32_t uid, gid; /* of the job's user on the machine, outside any user namespace */
     int host_mount_fd; /* the machine's mount namespace, where host paths are looked up; -1 when it cannot be entered */

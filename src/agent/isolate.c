@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/isolate.h"
+
+#include "agent/cgroup.h"
+#include "io/file.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/keyctl.h>
+#include <linux/mount.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* How the second start of the program knows what the first one did: bits, uid, gid, a descriptor, and what is missing. */
+#define ISOLATE_VARIABLE "INTERLINK_CRI_ISOLATED"
+enum {
+    ISOLATE_USER = 1,
+    ISOLATE_MOUNT = 2,
+    ISOLATE_PID = 4,
+    ISOLATE_IPC = 8,
+    ISOLATE_UTS = 16,
+    ISOLATE_SEALED = 32,
+    ISOLATE_HOST_PID = 64,
+    ISOLATE_HOST_IPC = 128,
+    ISOLATE_HOST_UTS = 256,
+};
+/* How long processes that were killed may take to go. */
+#define ISOLATE_REAP_MS 5000
+
+/* What is known before the fork. */
+struct isolate_plan {
+    const struct isolate_options *options;
+    unsigned bits;
+    uid_t uid;
+    gid_t gid;
+    int host_mount_fd;
+    char exe[PATH_MAX]; /* where our binary is; "" when it has no name any more */
+    sigset_t signals;   /* to be restored in the inner process */
+    char missing[256];
+};
+
+/* What the inner process tells when it does not get as far as running the program again. */
+struct isolate_failure {
+    int number;    /* errno */
+    char step[60]; /* what was tried */
+};
+
+static bool isolate_failed(struct isolate_failure *f, const char *step)
+{
+    f->number = errno;
+    snprintf(f->step, sizeof f->step, "%s", step);
+    return false;
+}
+
+/* ---- the inner process, before it runs the program again: single-threaded, made by clone(2), so system calls only ---- */
+
+static bool isolate_write(const char *path, const char *text)
+{
+    cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
+/* user_namespaces(7): without privilege one line that maps the own id, and setgroups(2) given up before the gid map. */
+static bool isolate_map_ids(const struct isolate_plan *p, struct isolate_failure *f)
+{
+    char map[32];
+
+    if (!isolate_write("/proc/self/setgroups", "deny") && errno != ENOENT)
+        return isolate_failed(f, "write /proc/self/setgroups");
+    snprintf(map, sizeof map, "0 %u 1", (unsigned)p->gid);
+    if (!isolate_write("/proc/self/gid_map", map))
+        return isolate_failed(f, "write /proc/self/gid_map");
+    snprintf(map, sizeof map, "0 %u 1", (unsigned)p->uid);
+    if (!isolate_write("/proc/self/uid_map", map))
+        return isolate_failed(f, "write /proc/self/uid_map");
+    return true;
+}
+
+static bool isolate_mounts(const struct isolate_plan *p, struct isolate_failure *f)
+{
+    /* What the machine mounts later still appears here; what is mounted here does not appear there. */
+    if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
+        return isolate_failed(f, "make mounts private");
+    if ((p->bits & ISOLATE_PID) != 0 && mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+        return isolate_failed(f, "mount /proc");
+    return true;
+}
+
+/* A clone of the mount that holds our binary, read-only and visible to nobody (open_tree(2): Linux 5.2, mount_setattr(2):
+ * 5.12). Opening /proc/PID/exe for writing then fails with EROFS. -1 when it cannot be had. */
+static int isolate_seal_by_mount(const struct isolate_plan *p)
+{
+#if defined(SYS_open_tree) && defined(SYS_mount_setattr) && defined(OPEN_TREE_CLONE)
+    struct stat named, running;
+    struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID };
+
+    if ((p->bits & ISOLATE_MOUNT) == 0 || p->exe[0] != '/')
+        return -1;
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, p->exe, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    /* The file may have been replaced since we were started. */
+    if (stat("/proc/self/exe", &running) == 0 && fstat(fd, &named) == 0 && running.st_dev == named.st_dev &&
+        running.st_ino == named.st_ino && syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr) == 0)
+        return fd;
+    close(fd);
+#else
+    (void)p;
+#endif
+    return -1;
+}
+
+/* The same by a copy in memory that is sealed against writing (memfd_create(2): Linux 3.17). */
+static int isolate_seal_by_copy(void)
+{
+    char chunk[65536];
+    cleanup_close int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int fd = from < 0 ? -1 : (int)syscall(SYS_memfd_create, "interlink-cri", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    ssize_t n = 1;
+
+    while (fd >= 0 && (n = read(from, chunk, sizeof chunk)) > 0)
+        if (write(fd, chunk, (size_t)n) != n)
+            n = -1;
+    if (fd >= 0 && (n < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static bool isolate_run_again(struct isolate_plan *p, struct isolate_failure *f)
+{
+    int fd = -1;
+    char variable[sizeof p->missing + 96];
+    size_t count = 0;
+
+    /* Without a mount namespace there are no containers to be protected from. */
+    if (p->bits & ISOLATE_MOUNT) {
+        fd = isolate_seal_by_mount(p);
+        if (fd < 0)
+            fd = isolate_seal_by_copy();
+        if (fd >= 0)
+            p->bits |= ISOLATE_SEALED;
+    }
+    snprintf(variable, sizeof variable, ISOLATE_VARIABLE "=%u %u %u %d %s", p->bits, (unsigned)p->uid, (unsigned)p->gid,
+             p->host_mount_fd, p->missing);
+    while (environ[count] != NULL)
+        count++;
+    char **env = xcalloc(count + 2, sizeof *env);
+    memcpy(env, environ, count * sizeof *env);
+    env[count] = variable;
+    if (p->host_mount_fd >= 0)
+        fcntl(p->host_mount_fd, F_SETFD, 0);
+    if (fd < 0)
+        fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+    sigprocmask(SIG_SETMASK, &p->signals, NULL);
+    if (fd >= 0)
+        syscall(SYS_execveat, fd, "", p->options->argv, env, AT_EMPTY_PATH);
+    return isolate_failed(f, "run the program again");
+}
+
+/* Never returns. */
+static void isolate_inner(struct isolate_plan *p, int failure_fd, int alive_fd)
+{
+    struct isolate_failure f;
+    struct pollfd alive = { .fd = alive_fd };
+
+    memset(&f, 0, sizeof f);
+    /* The outer process may have ended before the request stood: then its end of this pipe is closed. */
+    if (prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL) < 0 || (poll(&alive, 1, 0) == 1 && (alive.revents & (POLLHUP | POLLERR)) != 0))
+        _exit(1);
+    /* A session keyring of the pod's own (keyrings(7)): the job's stays out of its reach. Best effort. */
+    syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+    bool ok = (p->bits & ISOLATE_USER) == 0 || isolate_map_ids(p, &f);
+    ok = ok && ((p->bits & ISOLATE_MOUNT) == 0 || isolate_mounts(p, &f));
+    if (ok)
+        isolate_run_again(p, &f);
+    ssize_t ignored UNUSED = write(failure_fd, &f, sizeof f);
+    _exit(1);
+}
+
+/* ---- the outer process ---- */
+
+/* Starts the inner process with these bits; its pid once the program runs again in it, else -1 with the failure. */
+static pid_t isolate_try(struct isolate_plan *p, unsigned bits, struct isolate_failure *f)
+{
+    int failure[2], alive[2];
+    unsigned long flags = SIGCHLD;
+    ssize_t n;
+
+    p->bits = bits;
+    flags |= bits & ISOLATE_USER ? CLONE_NEWUSER : 0;
+    flags |= bits & ISOLATE_MOUNT ? CLONE_NEWNS : 0;
+    flags |= bits & ISOLATE_PID ? CLONE_NEWPID : 0;
+    flags |= bits & ISOLATE_IPC ? CLONE_NEWIPC : 0;
+    flags |= bits & ISOLATE_UTS ? CLONE_NEWUTS : 0;
+    memset(f, 0, sizeof *f);
+    if (pipe2(failure, O_CLOEXEC) < 0) {
+        isolate_failed(f, "make a pipe");
+        return -1;
+    }
+    if (pipe2(alive, O_CLOEXEC) < 0) {
+        isolate_failed(f, "make a pipe");
+        close(failure[0]);
+        close(failure[1]);
+        return -1;
+    }
+    /* clone(2) as fork: no stack of its own. The other arguments differ by architecture but are all zero. */
+    pid_t pid = (pid_t)syscall(SYS_clone, flags, 0, 0, 0, 0);
+    if (pid == 0) {
+        close(failure[0]);
+        close(alive[1]);
+        isolate_inner(p, failure[1], alive[0]);
+    }
+    if (pid < 0)
+        isolate_failed(f, "make namespaces");
+    close(failure[1]);
+    close(alive[0]);
+    do
+        n = pid < 0 ? 0 : read(failure[0], f, sizeof *f);
+    while (n < 0 && errno == EINTR);
+    close(failure[0]);
+    close(alive[1]);
+    if (pid > 0 && n != 0) {
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        pid = -1;
+    }
+    return pid;
+}
+
+static void isolate_note(struct isolate_plan *p, const char *what, const struct isolate_failure *f)
+{
+    snprintf(p->missing, sizeof p->missing, "%s: %s: %s", what, f->step, strerror(f->number));
+}
+
+/* Tries from everything downwards (isolate.h says in which order). */
+static pid_t isolate_start(struct isolate_plan *p, struct isolate_failure *f)
+{
+    const struct isolate_options *o = p->options;
+    unsigned asked = (o->host_pid ? ISOLATE_HOST_PID : 0u) | (o->host_ipc ? ISOLATE_HOST_IPC : 0u) |
+                     (o->host_uts ? ISOLATE_HOST_UTS : 0u);
+    unsigned all = ISOLATE_MOUNT | (o->host_pid ? 0u : ISOLATE_PID) | (o->host_ipc ? 0u : ISOLATE_IPC) |
+                   (o->host_uts ? 0u : ISOLATE_UTS);
+    int host_mount_fd = p->host_mount_fd;
+
+    for (int without_pid = 0; without_pid <= (o->host_pid ? 0 : 1); without_pid++) {
+        unsigned bits = without_pid ? all & ~(unsigned)ISOLATE_PID : all;
+        for (int with_user = p->uid == 0 ? 0 : 1; with_user <= 1; with_user++) {
+            /* From a user namespace of ours the machine's mount namespace cannot be entered. */
+            p->host_mount_fd = with_user ? -1 : host_mount_fd;
+            pid_t pid = isolate_try(p, asked | bits | (with_user ? ISOLATE_USER : 0), f);
+            if (pid > 0)
+                return pid;
+        }
+        isolate_note(p, without_pid || o->host_pid ? "namespaces" : "PID namespace", f);
+    }
+    return isolate_try(p, asked, f);
+}
+
+/* Kills what an inner process without a PID namespace left: its orphans are ours, for we are a subreaper. */
+static void isolate_kill_orphans(void)
+{
+    int64_t deadline = clock_mono_ms() + ISOLATE_REAP_MS;
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    while (clock_mono_ms() < deadline) {
+        struct buf text cleanup_buf = BUF_INIT;
+        struct status ignored;
+        pid_t pid;
+        if (file_read(path, 1 << 16, &text, &ignored))
+            for (const char *p = buf_cstr(&text); *p != '\0';) {
+                char *end;
+                long child = strtol(p, &end, 10);
+                if (end == p)
+                    break;
+                kill((pid_t)child, SIGKILL);
+                p = end + strspn(end, " ");
+            }
+        while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+            ;
+        if (pid < 0 && errno == ECHILD)
+            return;
+        struct timespec pause = { 0, 2000000 };
+        nanosleep(&pause, NULL);
+    }
+}
+
+/* Waits for the inner process and ends as it did. */
+static void isolate_outer(pid_t inner)
+{
+    sigset_t waited;
+    int wait_status = 0;
+
+    sigemptyset(&waited);
+    sigaddset(&waited, SIGCHLD);
+    sigaddset(&waited, SIGTERM);
+    sigaddset(&waited, SIGINT);
+    for (bool running = true; running;) {
+        siginfo_t info;
+        int signal = sigwaitinfo(&waited, &info);
+        pid_t pid;
+        if (signal == SIGTERM || signal == SIGINT)
+            kill(inner, signal);
+        while (running && (pid = waitpid(-1, &wait_status, WNOHANG)) > 0)
+            running = pid != inner;
+    }
+    isolate_kill_orphans();
+    _exit(WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status));
+}
+
+/* ---- both ---- */
+
+/* Reads what the first start left in the environment. */
+static bool isolate_parse(const char *text, struct isolation *out, struct status *err)
+{
+    unsigned bits, uid, gid;
+    int fd, used = 0;
+
+    if (sscanf(text, "%u %u %u %d %n", &bits, &uid, &gid, &fd, &used) != 4)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "the variable " ISOLATE_VARIABLE " is reserved: unset it");
+    *out = (struct isolation){ .user = bits & ISOLATE_USER,
+                               .mount = bits & ISOLATE_MOUNT,
+                               .pid = bits & ISOLATE_PID,
+                               .ipc = bits & ISOLATE_IPC,
+                               .uts = bits & ISOLATE_UTS,
+                               .sealed = bits & ISOLATE_SEALED,
+                               .host_pid = bits & ISOLATE_HOST_PID,
+                               .host_ipc = bits & ISOLATE_HOST_IPC,
+                               .host_uts = bits & ISOLATE_HOST_UTS,
+                               .uid = uid,
+                               .gid = gid,
+                               .host_mount_fd = fd };
+    snprintf(out->missing, sizeof out->missing, "%s", text + used);
+    if (fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        out->host_mount_fd = -1;
+    return true;
+}
+
+bool isolate_enter(const struct isolate_options *options, struct isolation *out, struct status *err)
+{
+    const char *done = getenv(ISOLATE_VARIABLE);
+    struct isolate_failure failure;
+    struct isolate_plan plan = { .options = options, .uid = geteuid(), .gid = getegid(), .host_mount_fd = -1 };
+    sigset_t all;
+
+    if (done != NULL) {
+        bool ok = isolate_parse(done, out, err);
+        unsetenv(ISOLATE_VARIABLE);
+        /* A program run from a descriptor is named after its number. */
+        prctl(PR_SET_NAME, "interlink-cri");
+        if (ok && !out->pid && prctl(PR_SET_CHILD_SUBREAPER, 1L) < 0)
+            return status_errno(err, "cannot become a subreaper");
+        return ok;
+    }
+    ssize_t n = readlink("/proc/self/exe", plan.exe, sizeof plan.exe - 1);
+    plan.exe[n > 0 ? n : 0] = '\0';
+    if (plan.uid == 0)
+        plan.host_mount_fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    else
+        cgroup_delegate();
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &plan.signals);
+    prctl(PR_SET_CHILD_SUBREAPER, 1L);
+    pid_t inner = isolate_start(&plan, &failure);
+    if (inner < 0) {
+        sigprocmask(SIG_SETMASK, &plan.signals, NULL);
+        errno = failure.number;
+        return status_errno(err, "cannot start the agent: %s", failure.step);
+    }
+    isolate_outer(inner);
+    return false;
+}
+
+#undef ISOLATE_VARIABLE
+#undef ISOLATE_REAP_MS

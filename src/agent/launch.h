@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* launch.h: starts a process the way a container's processes are started, without libcrun: exec in a running container, and
+ * everything that the host engine does. */
+#ifndef AGENT_LAUNCH_H
+#define AGENT_LAUNCH_H
+
+#include "agent/cgroup.h"
+#include "agent/engine.h"
+#include "agent/process.h"
+
+struct launch {
+    const struct process *process;
+    const char *const *argv; /* NULL-terminated */
+    const struct engine_stdio *io;
+    const struct cgroups *cgroups;
+    const char *id;
+    pid_t init;     /* whose mount, PID and cgroup namespaces to join; 0: none */
+    bool one_id;    /* in a user namespace with one id only, or no root at all: ids cannot be changed */
+    bool own_mounts; /* make a mount namespace for it and the process's binds */
+};
+
+/* For a worker (io/child.h): joins namespaces with the calling process, so it must end soon. The new process is the
+ * worker's child; true once it has been exec'ed. NOT_FOUND or PERMISSION_DENIED when the program cannot be executed. */
+bool launch_process(const struct launch *l, pid_t *pid, struct status *err);
+
+/* The words of a program that cannot be executed, for an errno of execve(2). Returns false. */
+bool launch_exec_error(const char *program, int number, struct status *err);
+
+#endif
