@@ -49,6 +49,7 @@
 /* http: HTTP/1.1, HTTP/2, WebSocket and SPDY engines; the HTTP client and server on our loop. */
 #include "http/h2_memory.c"
 #include "http/h2_output.c"
+#include "http/h2_session.c"
 #include "http/h2.c"
 
 /* rpc: gRPC, whichever end dialled. */
