@@ -112,6 +112,7 @@
 #define REGISTRY_HOSTS_MAX 32 /* servers for one registry */
 #define HOSTS_TOML_SIZE_MAX (256 << 10)
 #define HOSTS_TOML_DEPTH_MAX 16
+#define HOSTS_TOML_NODES_MAX 2048 /* keys are searched one after the other */
 
 /* ---- text ---- */
 /* One JSON or YAML text: twice the largest REST body that a batch of whole pods makes. */

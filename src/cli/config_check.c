@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Defaults, what follows from other keys, and checks. */
+#include "cli/config_internal.h"
+
+#include "io/file.h"
+#include "io/socket.h"
+
+#include "version.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+/* ---- places ---- */
+
+static char *config_home(void)
+{
+    const char *home = getenv("HOME");
+
+    if (home == NULL || *home != '/') {
+        const struct passwd *entry = getpwuid(geteuid());
+        home = entry != NULL && *entry->pw_dir == '/' ? entry->pw_dir : "/";
+    }
+    return xstrdup(home);
+}
+
+/* The XDG base directory specification: the variable if it holds an absolute path, else a folder under the home. */
+static char *config_xdg(const char *variable, const char *below_home, const char *rest)
+{
+    const char *value = getenv(variable);
+    cleanup_free char *home = config_home();
+
+    if (value != NULL && *value == '/')
+        return xasprintf("%s/%s", value, rest);
+    return xasprintf("%s/%s/%s", home, below_home, rest);
+}
+
+char *config_default_path(void)
+{
+    if (geteuid() == 0)
+        return xstrdup("/etc/interlink-cri/config.yaml");
+    return config_xdg("XDG_CONFIG_HOME", ".config", "interlink-cri/config.yaml");
+}
+
+char *config_default_socket(void)
+{
+    const char *run = getenv("XDG_RUNTIME_DIR");
+
+    if (geteuid() == 0)
+        return xstrdup("/run/interlink-cri/interlink-cri.sock");
+    if (run != NULL && *run == '/')
+        return xasprintf("%s/interlink-cri/interlink-cri.sock", run);
+    return config_xdg("XDG_STATE_HOME", ".local/state", "interlink-cri/interlink-cri.sock");
+}
+
+void config_set_defaults(struct config *c)
+{
+    cleanup_free char *socket = config_default_socket();
+    cleanup_free char *state = geteuid() == 0 ? xstrdup("/var/lib/interlink-cri")
+                                              : config_xdg("XDG_STATE_HOME", ".local/state", "interlink-cri");
+
+    c->node.version = INTERLINK_CRI_VERSION;
+    c->node.socket = arena_strdup(&c->arena, socket);
+    c->node.state_dir = arena_strdup(&c->arena, state);
+    c->node.image_dir = c->node.relay_listen = c->node.relay_address = c->node.default_handler = "";
+    c->node.queue_hold_ms = CONFIG_QUEUE_HOLD_MS;
+    c->node.queue_lease_ms = CONFIG_QUEUE_LEASE_MS;
+    c->node.registries = &c->registries;
+    c->log_level = LOG_INFO;
+    c->upstream.address = c->upstream.port = c->upstream.cert_file = c->upstream.key_file = "";
+    c->upstream.ca_file = c->upstream.token_file = "";
+    c->upstream.handler = "interlink";
+}
+
+bool config_load(const char *path, const struct config_override *overrides, size_t override_count, struct config *out,
+                 struct status *err)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    cleanup_free char *fallback = NULL;
+    const char *variable = getenv("INTERLINK_CRI_CONFIG");
+
+    if ((path == NULL || *path == '\0') && variable != NULL && *variable != '\0')
+        path = variable;
+    if (path == NULL || *path == '\0') {
+        fallback = config_default_path();
+        path = access(fallback, F_OK) == 0 ? fallback : "";
+    }
+    if (*path != '\0' && !file_read(path, CONFIG_FILE_MAX, &text, err))
+        return status_prefix(err, "the configuration");
+    return config_parse(path, (struct str){ (const char *)text.p, text.n }, true, overrides, override_count, out, err);
+}
+
+/* ---- checks ---- */
+
+/* RuntimeClass.handler is a DNS label (RFC 1123). */
+static bool config_is_label(const char *name)
+{
+    size_t n = strlen(name);
+
+    if (n == 0 || n > 63 || name[0] == '-' || name[n - 1] == '-')
+        return false;
+    return strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
+}
+
+/* Says what is wrong with a URL of an interLink API, or NULL. */
+static const char *config_url_fault(const char *url)
+{
+    size_t n = strlen(url);
+
+    if (str_starts(url, "unix://"))
+        return url[7] == '/' ? NULL : "a path must follow unix://";
+    if (!str_starts(url, "http://") && !str_starts(url, "https://"))
+        return "wanted local, unix://PATH, http://HOST:PORT or https://HOST:PORT";
+    const char *host = strstr(url, "://") + 3;
+    if (*host == '\0' || *host == '/' || *host == ':')
+        return "it names no host";
+    if (strcspn(url, " \t\r\n\"<>?#@") != n)
+        return "a host, a port and a path are all it may hold";
+    return NULL;
+}
+
+bool config_check_handler(const struct json *j, struct node_handler_options *handler, struct status *err)
+{
+    static const char *const engines[] = { "", "auto", "crun", "host" };
+    bool known = false;
+
+    if (!json_is(j, JSON_OBJECT))
+        return json_want(j, JSON_OBJECT, err);
+    if (!config_is_label(handler->name))
+        return json_fail(json_member(j, "Name") != NULL ? json_member(j, "Name") : j, err,
+                         "wanted a Name of lower-case letters, digits and dashes, at most 63, found \"%.64s\"", handler->name);
+    const struct json *target = json_member(j, "Target");
+    const char *fault = strcmp(handler->url, "local") == 0 ? NULL : config_url_fault(handler->url);
+    if (*handler->url == '\0')
+        return json_fail(j, err, "handler %s has no Target: local, or the URL of an interLink API", handler->name);
+    if (fault != NULL)
+        return json_fail(target, err, "\"%.128s\": %s", handler->url, fault);
+    if (strcmp(handler->url, "local") == 0)
+        handler->url = "";
+    for (size_t i = 0; i < COUNT_OF(engines); i++)
+        known = known || strcmp(handler->engine, engines[i]) == 0;
+    if (!known)
+        return json_fail(json_member(j, "Engine"), err, "wanted auto, crun or host, found \"%.64s\"", handler->engine);
+    if ((*handler->client_cert_file == '\0') != (*handler->client_key_file == '\0'))
+        return json_fail(j, err, "handler %s: CertFile and KeyFile go together", handler->name);
+    return true;
+}
+
+bool config_check_mirror(const struct json *j, const struct registry_mirror *mirror, struct status *err)
+{
+    if (!json_is(j, JSON_OBJECT))
+        return json_want(j, JSON_OBJECT, err);
+    if (mirror->registry == NULL || *mirror->registry == '\0')
+        return json_fail(j, err, "no Registry is named: docker.io, HOST:PORT, or * for all others");
+    if (mirror->endpoints == NULL || mirror->endpoints[0] == NULL)
+        return json_fail(j, err, "no Endpoints for %.128s", mirror->registry);
+    for (const char *const *e = mirror->endpoints; *e != NULL; e++)
+        if (!str_starts(*e, "http://") && !str_starts(*e, "https://"))
+            return json_fail(json_member(j, "Endpoints"), err, "\"%.128s\": wanted http://HOST:PORT or https://HOST:PORT", *e);
+    return true;
+}
+
+/* ---- what follows ---- */
+
+/* Is there a port in "http://host:8080/path" already? */
+static bool config_has_port(const char *url)
+{
+    const char *host = strstr(url, "://") + 3;
+    size_t n = strcspn(host, "/");
+
+    for (size_t i = n; i > 0 && host[i - 1] != ']'; i--)
+        if (host[i - 1] == ':')
+            return true;
+    return false;
+}
+
+static bool config_upstream_url(struct config *c, const char **url, struct status *err)
+{
+    const char *address = c->upstream.address, *fault = config_url_fault(address);
+    uint64_t port = 0;
+
+    if (fault != NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "InterlinkAddress \"%.128s\": %s", address, fault);
+    *url = address;
+    if (str_starts(address, "unix://") || *c->upstream.port == '\0')
+        return true;
+    if (!parse_u64(c->upstream.port, 65535, &port) || port == 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Interlinkport \"%.64s\": wanted a number from 1 to 65535",
+                          c->upstream.port);
+    if (config_has_port(address))
+        return status_set(err, STATUS_INVALID_ARGUMENT, "InterlinkAddress %.128s has a port already: leave Interlinkport out",
+                          address);
+    const char *path = strstr(address, "://") + 3;
+    path += strcspn(path, "/");
+    *url = arena_printf(&c->arena, "%.*s:%u%s", (int)(path - address), address, (unsigned)port,
+                        strcmp(path, "/") == 0 ? "" : path);
+    return true;
+}
+
+/* Upstream's flat keys make one handler, behind those of Handlers; with nothing at all, the one handler is this machine. */
+static bool config_make_handlers(struct config *c, struct status *err)
+{
+    size_t n = c->node.handler_count;
+    struct node_handler_options *handlers = ARENA_ARRAY(&c->arena, struct node_handler_options, n + 1);
+    struct node_handler_options *one = &handlers[n];
+
+    if (n > 0)
+        memcpy(handlers, c->node.handlers, n * sizeof *handlers);
+    *one = (struct node_handler_options){ "local", "", "", "", "", "", "" };
+    if (*c->upstream.address != '\0') {
+        if (!config_is_label(c->upstream.handler))
+            return status_set(err, STATUS_INVALID_ARGUMENT,
+                              "CRI.RuntimeHandler \"%.64s\": wanted lower-case letters, digits and dashes, at most 63",
+                              c->upstream.handler);
+        one->name = c->upstream.handler;
+        one->bearer_token_file = c->upstream.token_file;
+        if (c->upstream.tls) {
+            one->ca_file = c->upstream.ca_file;
+            one->client_cert_file = c->upstream.cert_file;
+            one->client_key_file = c->upstream.key_file;
+        }
+        if ((*one->client_cert_file == '\0') != (*one->client_key_file == '\0'))
+            return status_set(err, STATUS_INVALID_ARGUMENT, "TLS: CertFile and KeyFile go together");
+        if (!config_upstream_url(c, &one->url, err))
+            return false;
+    }
+    c->node.handlers = handlers;
+    c->node.handler_count = n + (*c->upstream.address != '\0' || n == 0);
+    return true;
+}
+
+static bool config_check_handlers(struct config *c, struct status *err)
+{
+    const struct node_options *o = &c->node;
+    bool found = false;
+
+    for (size_t i = 0; i < o->handler_count; i++)
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(o->handlers[i].name, o->handlers[k].name) == 0)
+                return status_set(err, STATUS_INVALID_ARGUMENT, "Handlers: two are called %s", o->handlers[i].name);
+    if (*o->default_handler == '\0')
+        c->node.default_handler = o->handlers[0].name;
+    for (size_t i = 0; i < o->handler_count; i++)
+        found = found || strcmp(o->handlers[i].name, o->default_handler) == 0;
+    return found || status_set(err, STATUS_INVALID_ARGUMENT, "DefaultHandler %.64s is not among the Handlers",
+                               o->default_handler);
+}
+
+static bool config_check_addresses(struct config *c, struct status *err)
+{
+    struct address address;
+
+    if (!address_parse(c->node.socket, &address, err))
+        return status_prefix(err, "Socket");
+    if (!address.is_unix || *address.path != '/')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Socket \"%.128s\": wanted an absolute path or unix://PATH",
+                          c->node.socket);
+    c->node.socket = arena_strdup(&c->arena, address.path);
+    if (*c->node.relay_listen == '\0')
+        return *c->node.relay_address == '\0' ||
+               status_set(err, STATUS_INVALID_ARGUMENT, "Relay.Advertise is of no use without Relay.Listen");
+    if (!address_parse(c->node.relay_listen, &address, err))
+        return status_prefix(err, "Relay.Listen");
+    if (address.is_unix)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Relay.Listen \"%.128s\": wanted HOST:PORT", c->node.relay_listen);
+    if (*c->node.relay_address == '\0')
+        c->node.relay_address = c->node.relay_listen;
+    if (!address_parse(c->node.relay_address, &address, err))
+        return status_prefix(err, "Relay.Advertise");
+    if (address.is_unix || address.port == 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Relay.Advertise \"%.128s\": wanted HOST:PORT", c->node.relay_address);
+    return true;
+}
+
+bool config_finish(struct config *c, struct status *err)
+{
+    if (!config_make_handlers(c, err) || !config_check_handlers(c, err) || !config_check_addresses(c, err))
+        return false;
+    if (!c->has_log_level && (c->upstream.verbose || c->upstream.errors_only))
+        c->log_level = c->upstream.verbose ? LOG_DEBUG : LOG_ERROR;
+    if (*c->node.image_dir == '\0')
+        c->node.image_dir = arena_printf(&c->arena, "%s/images", c->node.state_dir);
+    if (c->registries.proxy != NULL && strcmp(c->registries.proxy, "none") == 0)
+        c->registries.proxy = "";
+    if (strcmp(c->node.state_dir, "/") == 0 || strcmp(c->node.image_dir, "/") == 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "StateDir and Images.Dir must be folders of their own");
+    return true;
+}
