@@ -35,11 +35,13 @@ struct registry_options {
 struct host {
     const char *url;  /* "https://mirror.example/v2": what /NAME/manifests/... is appended to */
     const char *name; /* "mirror.example:5000", for messages and credentials */
-    bool is_registry; /* the registry itself, not a mirror of it */
+    bool is_registry;   /* the registry itself, not a mirror of it */
+    bool after_silence; /* to be asked only if the one before gave no answer at all */
     unsigned capabilities;
     const char *const *ca_paths; /* PEM files; NULL-terminated */
     const char *cert_path, *key_path;
     bool skip_verify;
+    int64_t dial_timeout_ms;    /* 0: the usual */
     const char *const *headers; /* name, value... */
     size_t header_count;        /* pairs */
 };
@@ -53,5 +55,7 @@ struct host_list {
 /* The servers for `domain` (reference.h), in order; at least one. Reads hosts.toml files (blocks: in a child). */
 bool hosts_for(const struct registry_options *options, const char *domain, struct host_list *out, struct status *err);
 void hosts_free(struct host_list *list);
+/* localhost, 127.0.0.0/8 and ::1, with or without a port. */
+bool hosts_is_loopback(const char *domain);
 
 #endif
