@@ -2,6 +2,7 @@
 #include "node/link.h"
 
 #include "node/container.h"
+#include "node/pb.h"
 
 /* An agent answers these at once; one that does not is as good as gone, and will dial again. */
 #define LINK_SETUP_TIMEOUT_MS 15000
@@ -13,6 +14,7 @@ struct link {
     struct sandbox *sandbox;
     struct rpc_conn *conn; /* owned */
     bool ready;
+    Interlink__Agent__V1__HelloResponse *hello; /* owned; NULL before it came */
     char peer[64];
     struct deferred broken; /* a set-up that failed is told from the loop */
     struct status err;
@@ -76,31 +78,35 @@ static void link_on_configured(void *arg, const struct status *status, const Pro
     struct link *link = arg;
 
     (void)response;
-    if (status->code != STATUS_OK)
+    /* A word of refusal is the pod's end; silence is only the connection's. */
+    if (status->code == STATUS_UNAVAILABLE || status->code == STATUS_DEADLINE_EXCEEDED) {
         link_break(link, status, "the pod's configuration");
+    } else if (status->code != STATUS_OK) {
+        sandbox_on_agent_refused(link->sandbox, status);
+    } else {
+        link_subscribe(link, link->hello->last_sequence + 1);
+        link->ready = true;
+        sandbox_on_agent_ready(link->sandbox, link->hello);
+    }
 }
 
 static void link_on_hello(void *arg, const struct status *status, const ProtobufCMessage *response)
 {
     struct link *link = arg;
     struct sandbox *sandbox = link->sandbox;
-    const Interlink__Agent__V1__HelloResponse *hello = (const void *)response;
     Interlink__Agent__V1__ConfigureSandboxRequest configure = INTERLINK__AGENT__V1__CONFIGURE_SANDBOX_REQUEST__INIT;
 
     if (status->code != STATUS_OK) {
         link_break(link, status, "our greeting");
         return;
     }
-    log_info("pod %.13s: agent %s on %s, engine %s (%s)", sandbox->record->id, hello->version, hello->hostname,
-             hello->engine, hello->engine_reason);
-    /* Calls on one connection arrive in order, so nothing needs to wait for the answer. */
+    link->hello = (void *)pb_copy(response);
+    log_info("pod %.13s: agent %s on %s, engine %s (%s)", sandbox->record->id, link->hello->version,
+             link->hello->hostname, link->hello->engine, link->hello->engine_reason);
     configure.config = sandbox->record->config;
     rpc_unary(link->conn, "/interlink.agent.v1.Agent/ConfigureSandbox", &configure.base,
               &interlink__agent__v1__configure_sandbox_response__descriptor, LINK_SETUP_TIMEOUT_MS, link_on_configured,
               link);
-    link_subscribe(link, hello->last_sequence + 1);
-    link->ready = true;
-    sandbox_on_agent_ready(sandbox, hello);
 }
 
 static void link_on_close(void *arg, const struct status *err)
@@ -147,5 +153,7 @@ void link_free(struct link *link)
         return;
     rpc_conn_free(link->conn); /* ends what is under way, which may call link_break */
     deferred_stop(&link->broken);
+    if (link->hello != NULL)
+        protobuf_c_message_free_unpacked(&link->hello->base, NULL);
     free(link);
 }

@@ -476,6 +476,17 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
         sandbox_put(sandbox, sandbox_on_ready_recorded);
 }
 
+void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err)
+{
+    log_warn("pod %.13s: the agent refuses it: %s", sandbox->record->id, err->message);
+    if (sandbox_listed(sandbox) || sandbox->stopping)
+        return;
+    waiters_fail(&sandbox->waiters, WAIT_READY, err);
+    sandbox_say(sandbox, xstrdup(err->message));
+    sandbox->stopping = true;
+    sandbox_cancel_job(sandbox); /* then it is abandoned */
+}
+
 void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
 {
     struct link *link = sandbox->link;
@@ -543,7 +554,7 @@ static void sandbox_on_shutdown(void *arg, const struct status *status, const Pr
     (void)response;
     /* The agent closes its connection as it ends: sandbox_on_agent_lost. */
     if (status->code != STATUS_OK && sandbox->link != NULL)
-        sandbox_on_agent_lost(sandbox, status);
+        timer_start(sandbox->node->loop, &sandbox->stop_timer, 0, sandbox_on_stop_timeout, sandbox);
 }
 
 static void sandbox_begin_stop(struct sandbox *sandbox)

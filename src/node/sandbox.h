@@ -51,6 +51,8 @@ struct link *sandbox_link(struct sandbox *sandbox, struct status *err);
 
 /* From the link. */
 void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello);
+/* The agent is there and cannot be this pod: it has no engine, or a setting that it cannot honour. */
+void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err);
 void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err);
 
 bool sandbox_listed(const struct sandbox *sandbox);
