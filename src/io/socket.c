@@ -6,10 +6,14 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Connections waiting to be accepted: kubelet opens a handful, agents reconnect in crowds after a restart. */
 #define SOCKET_BACKLOG 512
+/* How often, and after which pauses, a listener must be met before it counts as live. */
+#define LISTENER_LIVE_LOOKS 10
+#define LISTENER_LIVE_MS 10
 
 static bool address_set_path(const char *path, struct address *out, struct status *err)
 {
@@ -127,24 +131,36 @@ static void listener_on_event(void *arg, unsigned events)
     }
 }
 
+/* Whether somebody listens there. A process that was just killed may leave, for a few milliseconds, a child between fork
+ * and exec that still holds its sockets; so a listener counts as live only when it stays. */
+static bool listener_is_live(const char *path)
+{
+    struct status ignored;
+
+    for (int i = 0; i < LISTENER_LIVE_LOOKS; i++) {
+        int fd = socket_connect_unix(path, &ignored);
+        if (fd < 0)
+            return false;
+        close(fd);
+        nanosleep(&(struct timespec){ 0, LISTENER_LIVE_MS * 1000000L }, NULL);
+    }
+    return true;
+}
+
 static bool listener_bind_unix(int fd, const struct address *address, mode_t mode, struct status *err)
 {
     struct address temporary = *address;
     struct sockaddr_storage kernel;
     socklen_t length;
     struct stat st;
-    struct status ignored;
 
     if (lstat(address->path, &st) == 0) {
         if (!S_ISSOCK(st.st_mode))
             return status_set(err, STATUS_FAILED_PRECONDITION, "%s exists and is not a socket: move it away",
                               address->path);
-        int other = socket_connect_unix(address->path, &ignored);
-        if (other >= 0) {
-            close(other);
+        if (listener_is_live(address->path))
             return status_set(err, STATUS_FAILED_PRECONDITION, "another process listens on %s: stop it first",
                               address->path);
-        }
     }
     /* Bound under another name and renamed: a client never meets a socket with the wrong mode. */
     if (strlen(temporary.path) + 5 > sizeof temporary.path)

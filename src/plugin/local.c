@@ -13,9 +13,9 @@
 
 /* Looking whether a process still lives, where there are no pidfds (before Linux 5.3). */
 #define LOCAL_LOOK_MS 1000
-/* Waiting for a process that has ended to be reaped by its parent: a second in all. */
-#define LOCAL_REAP_MS 20
-#define LOCAL_REAP_LOOKS 50
+/* Between those two moments: a few looks more. */
+#define LOCAL_REAP_MS 5
+#define LOCAL_REAP_LOOKS 4
 /* Jobs that one worker clears away; more wait for the next. */
 #define LOCAL_PURGE_BATCH 64
 /* After a removal that did not succeed. */
@@ -133,19 +133,24 @@ static void local_on_exit(void *arg, int wait_status)
     local_ended(job);
 }
 
-/* A process that is not our child is gone. Its status can be had once its parent has reaped it, which takes a moment. */
+/* A process that is not our child has ended. Its status can be had from /proc until its parent has reaped it, and from the
+ * pidfd afterwards. */
 static void local_gone(void *arg)
 {
     struct local_job *job = arg;
     int wait_status;
+    bool alive;
 
     watch_stop(&job->pidfd_watch);
+    if (local_process_look(&job->process, &alive, &wait_status) && !alive) {
+        local_on_exit(job, wait_status);
+        return;
+    }
     if (job->pidfd >= 0 && local_pidfd_exit(job->pidfd, &wait_status)) {
         local_on_exit(job, wait_status);
         return;
     }
-    if (job->pidfd >= 0 && job->reap_looks++ < LOCAL_REAP_LOOKS &&
-        syscall(SYS_pidfd_send_signal, job->pidfd, 0, NULL, 0) == 0) {
+    if (job->pidfd >= 0 && job->reap_looks++ < LOCAL_REAP_LOOKS) {
         timer_start(job->local->loop, &job->timer, LOCAL_REAP_MS, local_gone, job);
         return;
     }

@@ -96,6 +96,9 @@ void local_record_remove(const struct local *local, const char *uid);
 bool local_records_load(struct local *local, struct status *err);
 /* Start time of a process in ticks since boot; false when there is none of that pid. Async-signal-safe. */
 bool local_process_start_ticks(pid_t pid, uint64_t *out);
+/* False when it is gone without trace. When it is not alive but still to be reaped, *wait_status is as waitpid(2) will give
+ * it to its parent. */
+bool local_process_look(const struct local_process *p, bool *alive, int *wait_status);
 bool local_process_alive(const struct local_process *p);
 
 /* ---- local.c ---- */

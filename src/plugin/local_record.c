@@ -17,49 +17,62 @@ char *local_record_path(const struct local *local, const char *uid, const char *
 
 /* ---- processes ---- */
 
-bool local_process_start_ticks(pid_t pid, uint64_t *out)
+/* One line of proc(5): fields are numbered from 1; the second, the command's name in parentheses, may hold anything. */
+static bool local_read_stat(pid_t pid, char *text, size_t room)
 {
-    char path[64], text[1024];
+    char path[64];
 
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
-    ssize_t n = read(fd, text, sizeof text - 1);
+    ssize_t n = read(fd, text, room - 1);
     close(fd);
     if (n <= 0)
         return false;
     text[n] = '\0';
-    /* The command's name, in parentheses, may hold anything; what follows the last one starts with field 3. */
+    return strrchr(text, ')') != NULL;
+}
+
+/* "" when there are fewer fields. */
+static const char *local_stat_field(const char *text, int number)
+{
     const char *p = strrchr(text, ')');
-    for (int field = 2; p != NULL && field < 22; field++)
+
+    for (int field = 2; p != NULL && field < number; field++)
         p = strchr(p + 1, ' ');
-    if (p == NULL)
+    return p != NULL ? p + 1 : "";
+}
+
+bool local_process_start_ticks(pid_t pid, uint64_t *out)
+{
+    char text[1024];
+
+    if (!local_read_stat(pid, text, sizeof text))
         return false;
-    *out = strtoull(p + 1, NULL, 10);
+    *out = strtoull(local_stat_field(text, 22), NULL, 10);
     return true;
 }
 
-/* A zombie counts as dead: it has its start time, but its state is Z. */
-static bool local_process_zombie(pid_t pid)
+bool local_process_look(const struct local_process *p, bool *alive, int *wait_status)
 {
-    char path[64];
-    cleanup_buf struct buf text = BUF_INIT;
-    struct status ignored = STATUS_INIT;
+    char text[1024];
 
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    if (!file_read(path, 4096, &text, &ignored))
-        return true;
-    const char *p = strrchr(buf_cstr(&text), ')');
-    return p != NULL && p[1] == ' ' && (p[2] == 'Z' || p[2] == 'X');
+    *alive = false;
+    if (p->pid <= 0 || !local_read_stat(p->pid, text, sizeof text) ||
+        strtoull(local_stat_field(text, 22), NULL, 10) != p->start_ticks)
+        return false;
+    *alive = strchr("ZX", *local_stat_field(text, 3)) == NULL;
+    *wait_status = (int)strtol(local_stat_field(text, 52), NULL, 10);
+    return true;
 }
 
 bool local_process_alive(const struct local_process *p)
 {
-    uint64_t ticks;
+    bool alive;
+    int ignored;
 
-    return p->pid > 0 && local_process_start_ticks(p->pid, &ticks) && ticks == p->start_ticks &&
-           !local_process_zombie(p->pid);
+    return local_process_look(p, &alive, &ignored) && alive;
 }
 
 /* ---- writing ---- */

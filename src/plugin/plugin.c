@@ -45,7 +45,7 @@ static void plugin_malformed(struct http_exchange *x, struct status *err)
 {
     status_prefix(err, "%s", http_exchange_path(x));
     log_debug("plugin: from %s: %s", http_exchange_peer(x), err->message);
-    plugin_fail(x, err);
+    http_replyf(x, err->code == STATUS_RESOURCE_EXHAUSTED ? 413 : 400, "%s", err->message);
 }
 
 static bool plugin_method(struct http_exchange *x, const char *first, const char *second)

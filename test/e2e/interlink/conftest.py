@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import kit  # noqa: E402
+
+
+@pytest.fixture
+def plugins(tmp_path):
+    """plugins(agent_script=kit.AGENT, *options) starts a plugin; all are ended with the test."""
+    started = []
+
+    def start(text=kit.AGENT, *options):
+        program = kit.script(tmp_path, text)
+        started.append(kit.Plugin(tmp_path, program, *options))
+        return started[-1].start()
+
+    yield start
+    for plugin in started:
+        plugin.close()
+
+
+@pytest.fixture
+def plugin(plugins):
+    return plugins()
+
+
+@pytest.fixture
+def api(tmp_path, plugin):
+    """The stand-in API server in front of the plugin."""
+    server = kit.ApiServer(tmp_path, "--plugin", f"unix://{plugin.socket}").start()
+    yield server
+    server.close()
