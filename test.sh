@@ -24,6 +24,9 @@ mkdir -p "$logs"
 passed=0 failed=0 skipped=0
 jobs=$(nproc)
 
+command -v make >/dev/null || { echo "test.sh: make is missing: apt-get install make" >&2; exit 1; }
+make --no-print-directory deps-test || exit 1
+
 say() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*"; }
 count() { # NAME PASSED FAILED SKIPPED
     passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
