@@ -158,7 +158,6 @@ static void everything_arrives_once_over_crashes_and_reconnections(void **state)
             log = open_log(pair.loop);
             for (long turns = random() % 4; turns > 0; turns--)
                 loop_turn(pair.loop, 0);
-            agent.call = NULL;
             logfile_connect(log, pair.client);
         }
         rpc_pair_settle(&pair);
@@ -183,6 +182,7 @@ static void rotation_cuts_between_two_writes(void **state)
     snprintf(first, sizeof first, "%s.1", path);
     struct logfile *log = open_log(pair.loop);
     logfile_connect(log, pair.client);
+    rpc_pair_settle(&pair);
     agent.made = 1000;
     agent_send(1000);
     rpc_pair_settle(&pair);
@@ -190,7 +190,6 @@ static void rotation_cuts_between_two_writes(void **state)
     assert_int_equal(rename(path, first), 0);
     logfile_free(log);
     log = open_log(pair.loop);
-    agent.call = NULL;
     logfile_connect(log, pair.client);
     rpc_pair_settle(&pair);
     agent.made = 1500;
