@@ -37,8 +37,8 @@
 #define H2_WRITE_PER_TURN (2 << 20)
 /* A stream's queue of body bytes above which its producer is asked to wait. */
 #define H2_SEND_HIGH_WATER (256 << 10)
-/* Frames that cost us work and carry nothing (PING, SETTINGS, PRIORITY, empty DATA, resets, unknown ones): how many at once, and how
- * many a second for ever. Requests and body bytes earn some more. */
+/* Frames that cost us work and carry nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, resets): how many at
+ * once, and how many a second for ever. Requests and body bytes earn some more. */
 #define H2_IDLE_FRAMES_BURST 1000
 #define H2_IDLE_FRAMES_PER_SECOND 100
 /* After the notice that a server goes away, how long to wait for the client's answer before closing. */

@@ -447,11 +447,14 @@ void h2_reset(struct h2_stream *s, uint32_t code)
 void h2_consume(struct h2_stream *s, size_t n)
 {
     s->unconsumed -= n;
-    if (!s->received_end && !s->reset)
-        h2_check(s->h2, nghttp2_session_consume_stream(s->h2->session, s->id, n), "give window back");
+    if (s->received_end || s->reset)
+        return;
+    h2_check(s->h2, nghttp2_session_consume_stream(s->h2->session, s->id, n), "give window back");
+    h2_want_flush(s->h2);
 }
 
 void h2_consume_connection(struct h2 *h2, size_t n)
 {
     h2_check(h2, nghttp2_session_consume_connection(h2->session, n), "give window back");
+    h2_want_flush(h2);
 }

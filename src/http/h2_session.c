@@ -213,7 +213,9 @@ static int h2_on_invalid_frame(nghttp2_session *session, const nghttp2_frame *fr
     (void)session;
     log_debug("%s: HTTP/2: invalid frame of type %u on stream %d: %s", h2->stream->peer, frame->hd.type,
               frame->hd.stream_id, nghttp2_strerror(code));
-    h2_charge(h2, 4);
+    /* Above what HEADERS earn: each may have made us start a call and reset it (CVE-2025-8671). Calls above the limit of
+     * streams may be honest: our settings had not arrived yet. */
+    h2_charge(h2, code == NGHTTP2_ERR_REFUSED_STREAM ? 1 : 16);
     return h2_verdict(h2);
 }
 

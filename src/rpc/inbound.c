@@ -125,6 +125,8 @@ static bool rpc_inbound_keep(struct rpc_stream *s, const uint8_t *p, size_t n)
     return true;
 }
 
+/* Goes on as long as there are bytes: whole messages are delivered from where they lie; one that is not complete is put
+ * together in s->in. */
 static void rpc_inbound_take(struct rpc_stream *s, const uint8_t *p, size_t n)
 {
     struct status err;
@@ -139,8 +141,8 @@ static void rpc_inbound_take(struct rpc_stream *s, const uint8_t *p, size_t n)
             size_t used = rpc_inbound_parse(s, p, n, false);
             p += used;
             n -= used;
-            if (n == 0 || s->discard)
-                return;
+            if (used > 0)
+                continue;
         }
         size_t part = s->paused || s->in.n == 0 ? n : rpc_inbound_missing(s);
         if (part > n)
