@@ -24,6 +24,9 @@ def secret_pod(**more):
                           "env": [{"name": "GREETING", "value": "a b'c\"$HOME\nline2"}]}, **more)
 
 
+# Takes no notice of TERM.
+STUBBORN = "#!/bin/sh\ntrap '' TERM\ntouch ready\nwhile :; do sleep 0.05; done\n"
+
 OBJECTS = {
     "secrets": [{"metadata": {"name": "s1"}, "data": {"pw": base64.b64encode(b"hunter2\0\xff").decode()}, "type": "Opaque"}],
     "configmaps": [{"metadata": {"name": "c1"}, "data": {"a": "x", "b": "left out"}}],
@@ -261,11 +264,11 @@ wait
 
 
 def test_grace_period(plugins):
-    plugin = plugins("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.05; done\n")
+    plugin = plugins(STUBBORN)
     p = pod()
     plugin.created(p)
     pid = plugin.pid(p)
-    time.sleep(0.2)
+    wait_for(lambda: (plugin.job_dir(p) / "ready").exists())
     start = time.monotonic()
     assert plugin.delete(p, grace=1)[0] == 200
     assert 0.9 < time.monotonic() - start < 4
@@ -273,12 +276,11 @@ def test_grace_period(plugins):
 
 
 def test_grace_of_the_pod_and_a_shorter_one_later(plugins):
-    plugin = plugins("#!/bin/sh\ntrap 'echo TERM >term' TERM\nwhile :; do sleep 0.05; done\n")
+    plugin = plugins(STUBBORN.replace("''", "'touch term'"))
     p = pod(terminationGracePeriodSeconds=600)
     plugin.created(p)
     pid = plugin.pid(p)
-    wait_for(lambda: plugin.logs(p)[0] == 200)
-    time.sleep(0.2)
+    wait_for(lambda: (plugin.job_dir(p) / "ready").exists())
     with pytest.raises(TimeoutError):
         plugin.delete(p, timeout=1.0)
     wait_for(lambda: (plugin.job_dir(p) / "term").exists(), what="the TERM")
@@ -379,10 +381,11 @@ def test_an_end_survives_a_restart(plugins):
 
 
 def test_a_delete_survives_a_restart(plugins):
-    plugin = plugins("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.05; done\n")
+    plugin = plugins(STUBBORN)
     p = pod(terminationGracePeriodSeconds=1)
     plugin.created(p)
     pid = plugin.pid(p)
+    wait_for(lambda: (plugin.job_dir(p) / "ready").exists())
     with pytest.raises(TimeoutError):
         plugin.delete(p, grace=600, timeout=0.5)
     plugin.kill()
@@ -493,7 +496,7 @@ def test_a_follower_that_leaves(logged):
         connection.request("GET", "/getLogs", json.dumps(plugin.log_request(p, Follow=True)))
         assert connection.getresponse().readline()
         connections.append(connection)
-    assert len(os.listdir(f"/proc/{plugin.process.pid}/fd")) >= before + 40
+    assert len(os.listdir(f"/proc/{plugin.process.pid}/fd")) >= before + 30
     for connection in connections:
         connection.sock.close()
         connection.close()
