@@ -35,7 +35,6 @@ struct engine_options {
 };
 
 struct engine;
-struct engine_ops;
 
 /* Picks and sets up the engine: makes <job_dir>/engine, the pod's /dev/shm and, where it may, its cgroup. `reason`
  * says why this one ("namespaces as root", "no mount namespace: Operation not permitted"). Loop; a few system calls.
@@ -105,16 +104,5 @@ bool engine_oom_killed(const struct engine *engine, const char *id, const char *
 /* Kills what is left, unmounts, removes the cgroup and everything in the bundle directory and itself. True when there is
  * nothing left, also when there was nothing. Worker. */
 bool engine_remove(struct engine *engine, const char *id, const char *bundle, struct status *err);
-
-/* ---- for the engines' own files ---- */
-struct engine_ops {
-    const char *name;
-    bool (*create)(struct engine *engine, const struct engine_create *c, struct engine_created *out, struct status *err);
-    bool (*start)(struct engine *engine, const char *id, const char *bundle, const struct engine_stdio *io, pid_t *pid,
-                  struct status *err);
-    bool (*exec)(struct engine *engine, const char *id, const char *bundle, pid_t init, const char *const *argv,
-                 const struct engine_stdio *io, pid_t *pid, struct status *err);
-    bool (*remove)(struct engine *engine, const char *id, const char *bundle, struct status *err);
-};
 
 #endif

@@ -208,8 +208,6 @@ static void launch_child(const struct launch *l, struct launch_fds *fds)
     struct launch_failure f;
 
     memset(&f, 0, sizeof f);
-    /* Nobody in the container may look into this process, which is still a copy of the agent. */
-    prctl(PR_SET_DUMPABLE, 0L);
     bool ok = launch_score(p, &f) && launch_join(fds, &f) && (!l->own_mounts || launch_bind(p, &f));
     if (ok && setsid() < 0)
         ok = launch_failed(&f, "make a session");
@@ -221,6 +219,9 @@ static void launch_child(const struct launch *l, struct launch_fds *fds)
         if (syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
             child_close_fds_except(&fds->report, 1);
         child_reset_signals();
+        /* Nobody in the container may look into this process, which is still a copy of the agent, when it loses the
+         * capabilities that protect it. Not earlier: without this flag a user namespace's /proc/self is closed. */
+        prctl(PR_SET_DUMPABLE, 0L);
         /* Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before capabilities go. */
         ok = (p->no_new_privs || launch_seccomp(p, &f)) && launch_identity(l, &f);
         if (ok && !there && chdir(p->cwd) < 0)
@@ -237,15 +238,20 @@ static void launch_child(const struct launch *l, struct launch_fds *fds)
 
 /* ---- in the worker ---- */
 
-static int launch_open_namespace(pid_t pid, const char *name, struct status *err)
+/* Opens a namespace of pid's; *fd stays -1 when it is ours anyway. */
+static bool launch_open_namespace(pid_t pid, const char *name, int *fd, struct status *err)
 {
-    char path[64];
+    char its[64], own[64];
+    struct stat a, b;
 
-    snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        status_errno(err, "the container is not running: cannot open %s", path);
-    return fd;
+    snprintf(its, sizeof its, "/proc/%d/ns/%s", (int)pid, name);
+    snprintf(own, sizeof own, "/proc/self/ns/%s", name);
+    if (stat(its, &a) < 0)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "the container is not running");
+    if (stat(own, &b) == 0 && a.st_ino == b.st_ino)
+        return true;
+    *fd = open(its, O_RDONLY | O_CLOEXEC);
+    return *fd >= 0 || status_errno(err, "cannot open %s", its);
 }
 
 static void launch_close(struct launch_fds *fds)
@@ -264,18 +270,12 @@ static bool launch_open(const struct launch *l, struct launch_fds *fds, struct s
         return status_errno(err, "cannot open /dev/null");
     if (l->init <= 0)
         return true;
-    fds->mount = launch_open_namespace(l->init, "mnt", err);
-    if (fds->mount < 0)
-        return false;
-    if (l->process->own_cgroup && (fds->cgroup = launch_open_namespace(l->init, "cgroup", err)) < 0)
-        return false;
-    if (!l->process->own_pid)
-        return true;
-    fds->pid = launch_open_namespace(l->init, "pid", err);
-    if (fds->pid < 0)
+    if (!launch_open_namespace(l->init, "mnt", &fds->mount, err) ||
+        (l->process->own_cgroup && !launch_open_namespace(l->init, "cgroup", &fds->cgroup, err)) ||
+        (l->process->own_pid && !launch_open_namespace(l->init, "pid", &fds->pid, err)))
         return false;
     /* Takes effect for children only. */
-    return setns(fds->pid, CLONE_NEWPID) == 0 || status_errno(err, "cannot join the container's PID namespace");
+    return fds->pid < 0 || setns(fds->pid, CLONE_NEWPID) == 0 || status_errno(err, "cannot join the container's PID namespace");
 }
 
 bool launch_exec_error(const char *program, int number, struct status *err)

@@ -195,8 +195,7 @@ bool user_resolve(const struct user_request *r, struct str passwd, struct str gr
     if (wish.group.n > 0 && !user_parse_id(wish.group, &out->gid) && !user_find_group(group, wish.group, &out->gid))
         return status_set(err, STATUS_INVALID_ARGUMENT, "%s: the image's /etc/group has no group \"%.*s\"", wish.field,
                           (int)(wish.group.n < 64 ? wish.group.n : 64), wish.group.p);
-    if (!user_add_group(out, out->gid, err) ||
-        (known && !r->strict && !user_add_memberships(out, group, entry.name, err)))
+    if (!user_add_group(out, out->gid, err))
         return false;
     for (size_t i = 0; i < r->group_count; i++) {
         if (r->groups[i] < 0 || r->groups[i] > (int64_t)USER_ID_MAX)
@@ -205,7 +204,8 @@ bool user_resolve(const struct user_request *r, struct str passwd, struct str gr
         if (!user_add_group(out, (uint32_t)r->groups[i], err))
             return false;
     }
-    return true;
+    out->asked_count = out->group_count;
+    return !known || r->strict || user_add_memberships(out, group, entry.name, err);
 }
 
 #undef USER_ID_MAX

@@ -22,8 +22,9 @@ struct user_request {
 
 struct user {
     uint32_t uid, gid;
-    uint32_t groups[USER_GROUPS_MAX]; /* the primary one first, none twice */
-    size_t group_count;
+    /* None twice: the primary one, then those asked for, then those that /etc/group adds. */
+    uint32_t groups[USER_GROUPS_MAX];
+    size_t group_count, asked_count;
     char home[256]; /* "/" when it is not known */
 };
 

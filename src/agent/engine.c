@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/engine_impl.h"
+
+#include "agent/launch.h"
+#include "agent/terminal.h"
+#include "agent/track.h"
+#include "io/child.h"
+#include "io/file.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <time.h>
+#include <unistd.h>
+
+/* As everywhere: 64 MB. */
+#define ENGINE_SHM_OPTIONS "mode=1777,size=65536k"
+/* A machine's /etc/hosts or resolv.conf. */
+#define ENGINE_FILE_MAX (1u << 20)
+/* How long killed processes may take to go when no cgroup tells. */
+#define ENGINE_KILL_MS 2000
+
+/* ---- which one ---- */
+
+static bool engine_has_containers(const struct isolation *is)
+{
+    return is->mount && (is->pid || is->host_pid);
+}
+
+static const struct engine_ops *engine_pick(const struct engine_options *o, char reason[256], struct status *err)
+{
+    const struct isolation *is = &o->isolation;
+    bool any = *o->wanted == '\0' || strcmp(o->wanted, "auto") == 0;
+    bool root = is->uid == 0 && !is->user;
+
+    if (any || strcmp(o->wanted, "crun") == 0) {
+        if (engine_has_containers(is)) {
+            snprintf(reason, 256, "namespaces %s", root ? "as root" : "in a user namespace with one id");
+            return &engine_crun;
+        }
+        if (!any || !o->allow_host) {
+            status_set(err, STATUS_FAILED_PRECONDITION,
+                       "no engine can make containers in this job: %.255s%s", is->missing,
+                       any ? " (the configuration does not allow the host engine)" : "");
+            return NULL;
+        }
+        snprintf(reason, 256, "no containers can be made: %.200s", is->missing);
+        return &engine_host;
+    }
+    if (strcmp(o->wanted, "host") == 0) {
+        snprintf(reason, 256, "configured");
+        return &engine_host;
+    }
+    status_set(err, STATUS_INVALID_ARGUMENT, "there is no engine \"%.40s\" (auto, crun or host)", o->wanted);
+    return NULL;
+}
+
+/* The pod's /dev/shm, seen by no other pod and gone with the agent's mount namespace. */
+static bool engine_make_shm(struct engine *e, struct status *err)
+{
+    cleanup_free char *path = xasprintf("%s/shm", e->dir);
+
+    if (!dir_make(path, 0700, err))
+        return false;
+    if (e->ops != &engine_crun || e->isolation.host_ipc)
+        return true;
+    return mount("shm", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, ENGINE_SHM_OPTIONS) == 0 ||
+           status_errno(err, "cannot mount the pod's /dev/shm at %s", path);
+}
+
+struct engine *engine_new(const struct engine_options *o, char reason[256], struct status *err)
+{
+    const struct engine_ops *ops = engine_pick(o, reason, err);
+    char name[HOST_NAME_MAX + 1] = "";
+
+    if (ops == NULL)
+        return NULL;
+    struct engine *e = xcalloc(1, sizeof *e);
+    e->ops = ops;
+    e->isolation = o->isolation;
+    e->dir = xasprintf("%s/engine", o->job_dir);
+    e->root = o->isolation.uid == 0 && !o->isolation.user;
+    gethostname(name, sizeof name - 1);
+    e->hostname = xstrdup(name);
+    cleanup_free char *run = xasprintf("%s/run", e->dir);
+    struct cgroup_options options = { .rootless = !e->root, .parent = o->cgroup_parent, .sandbox_id = o->sandbox_id,
+                                      .job_dir = o->job_dir };
+    cgroups_open(&e->cgroups, &options);
+    if (!dir_make(run, 0700, err) || !engine_make_shm(e, err)) {
+        engine_free(e);
+        return NULL;
+    }
+    if (e->cgroups.mode == CGROUP_NONE)
+        log_info("resource limits are not applied: %s", e->cgroups.reason);
+    return e;
+}
+
+void engine_free(struct engine *e)
+{
+    struct status err;
+
+    if (e == NULL)
+        return;
+    cleanup_free char *shm = xasprintf("%s/shm", e->dir);
+    umount2(shm, MNT_DETACH | UMOUNT_NOFOLLOW);
+    cgroups_close(&e->cgroups);
+    if (!tree_remove(e->dir, &err))
+        log_warn("%s", err.message);
+    free(e->dir);
+    free(e->hostname);
+    free(e);
+}
+
+const char *engine_name(const struct engine *e)
+{
+    return e->ops->name;
+}
+
+const char *engine_cgroups(const struct engine *e)
+{
+    return cgroup_mode_name(e->cgroups.mode);
+}
+
+bool engine_rootless(const struct engine *e)
+{
+    return !e->root;
+}
+
+/* ---- the pod's files ---- */
+
+static bool engine_write(const struct engine *e, const char *name, const struct buf *text, struct status *err)
+{
+    cleanup_free char *path = xasprintf("%s/%s", e->dir, name);
+
+    return file_replace(path, text->p, text->n, 0644, err);
+}
+
+static bool engine_append_words(struct buf *out, const char *keyword, char *const *words, size_t count, bool one_line,
+                                struct status *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (words[i][0] == '\0' || strpbrk(words[i], " \t\n") != NULL)
+            return status_set(err, STATUS_INVALID_ARGUMENT, "dns_config: \"%.100s\" cannot be a %s in resolv.conf", words[i], keyword);
+        if (i == 0 || !one_line)
+            buf_printf(out, "%s", keyword);
+        buf_printf(out, " %s%s", words[i], one_line && i + 1 < count ? "" : "\n");
+    }
+    return true;
+}
+
+/* resolv.conf(5). Without settings of the pod's the machine's own is used. */
+static bool engine_write_resolv_conf(struct engine *e, const Runtime__V1__DNSConfig *dns, struct status *err)
+{
+    struct buf text cleanup_buf = BUF_INIT;
+    struct status ignored;
+
+    if (dns == NULL || dns->n_servers + dns->n_searches + dns->n_options == 0)
+        (void)file_read("/etc/resolv.conf", ENGINE_FILE_MAX, &text, &ignored);
+    else if (!engine_append_words(&text, "search", dns->searches, dns->n_searches, true, err) ||
+             !engine_append_words(&text, "nameserver", dns->servers, dns->n_servers, false, err) ||
+             !engine_append_words(&text, "options", dns->options, dns->n_options, true, err))
+        return false;
+    return engine_write(e, "resolv.conf", &text, err);
+}
+
+static bool engine_set_hostname(struct engine *e, const char *name, struct status *err)
+{
+    if (*name == '\0' || strcmp(name, e->hostname) == 0)
+        return true;
+    if (strlen(name) > HOST_NAME_MAX || strpbrk(name, " \t\n/") != NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "hostname: \"%.100s\" cannot be a host's name", name);
+    /* Where the name cannot be set for the pod alone it only appears in HOSTNAME and /etc/hostname. */
+    if (e->isolation.uts && sethostname(name, strlen(name)) < 0)
+        return status_errno(err, "hostname: cannot set \"%s\"", name);
+    free(e->hostname);
+    e->hostname = xstrdup(name);
+    return true;
+}
+
+/* Only those that a namespace of the pod's holds (namespaces(7)): the others would be the whole machine's. */
+static bool engine_set_sysctl(struct engine *e, const char *name, const char *value, struct status *err)
+{
+    static const char *const ipc[] = { "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni",          "kernel.sem", "kernel.shmall",
+                                       "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced", NULL };
+    bool known = str_starts(name, "fs.mqueue.");
+
+    for (size_t i = 0; ipc[i] != NULL; i++)
+        known = known || strcmp(name, ipc[i]) == 0;
+    if (!known || !e->isolation.ipc || strchr(name, '/') != NULL)
+        return status_set(err, STATUS_FAILED_PRECONDITION,
+                          "linux.sysctls: %.100s cannot be set for this pod alone: %s", name,
+                          str_starts(name, "net.") ? "it uses the machine's network" : "no namespace of its own holds it");
+    cleanup_free char *path = xasprintf("/proc/sys/%s", name);
+    for (char *p = path + strlen("/proc/sys/"); *p != '\0'; p++)
+        if (*p == '.')
+            *p = '/';
+    cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, value, strlen(value)) != (ssize_t)strlen(value))
+        return status_errno(err, "linux.sysctls: cannot set %.100s", name);
+    return true;
+}
+
+bool engine_configure(struct engine *e, const Runtime__V1__PodSandboxConfig *sandbox, struct status *err)
+{
+    struct buf hostname cleanup_buf = BUF_INIT, hosts cleanup_buf = BUF_INIT;
+    struct status ignored;
+    const Runtime__V1__LinuxPodSandboxConfig *l = sandbox->linux;
+
+    if (!engine_set_hostname(e, sandbox->hostname, err))
+        return false;
+    for (size_t i = 0; l != NULL && i < l->n_sysctls; i++)
+        if (!engine_set_sysctl(e, l->sysctls[i]->key, l->sysctls[i]->value, err))
+            return false;
+    buf_printf(&hostname, "%s\n", e->hostname);
+    (void)file_read("/etc/hosts", ENGINE_FILE_MAX, &hosts, &ignored);
+    return engine_write(e, "hostname", &hostname, err) && engine_write(e, "hosts", &hosts, err) &&
+           engine_write_resolv_conf(e, sandbox->dns_config, err);
+}
+
+/* ---- containers ---- */
+
+void engine_fill_created(struct engine_created *out, const struct user *user, struct buf *note)
+{
+    _Static_assert(USER_GROUPS_MAX <= ENGINE_GROUPS_MAX, "a user's groups fit");
+
+    *out = (struct engine_created){ .uid = user->uid, .gid = user->gid, .group_count = user->group_count };
+    for (size_t i = 0; i < user->group_count; i++)
+        out->groups[i] = user->groups[i];
+    snprintf(out->note, sizeof out->note, "%s", buf_cstr(note));
+}
+
+void engine_note_limits(const struct engine *e, const Runtime__V1__LinuxContainerResources *r, struct buf *limits,
+                        struct buf *note)
+{
+    if (r == NULL)
+        return;
+    if (e->cgroups.mode == CGROUP_NONE && (r->cpu_quota > 0 || r->cpu_shares > 0 || r->memory_limit_in_bytes > 0 ||
+                                           *r->cpuset_cpus != '\0' || *r->cpuset_mems != '\0' || r->n_unified > 0))
+        buf_printf(note, "%sresource limits are not applied: %s", note->n > 0 ? "; " : "", e->cgroups.reason);
+    if (limits->n > 0)
+        buf_printf(note, "%slimits not applied: %s", note->n > 0 ? "; " : "", buf_cstr(limits));
+}
+
+bool engine_create(struct engine *e, const struct engine_create *c, struct engine_created *out, struct status *err)
+{
+    return e->ops->create(e, c, out, err);
+}
+
+bool engine_start(struct engine *e, const char *id, const char *bundle, const struct engine_stdio *io, pid_t *pid,
+                  struct status *err)
+{
+    return e->ops->start(e, id, bundle, io, pid, err);
+}
+
+/* A terminal wants a TERM, as containerd gives one; on the process's arena. */
+static void engine_add_term(struct process *p)
+{
+    size_t n = 0;
+
+    if (process_env(p, "TERM") != NULL)
+        return;
+    while (p->env[n] != NULL)
+        n++;
+    char **env = ARENA_ARRAY(&p->arena, char *, n + 2);
+    memcpy(env, p->env, n * sizeof *env);
+    env[n] = arena_strdup(&p->arena, "TERM=xterm");
+    p->env = env;
+}
+
+bool engine_exec(struct engine *e, const char *id, const char *bundle, pid_t init, const char *const *argv,
+                 const struct engine_stdio *io, pid_t *pid, struct status *err)
+{
+    struct process process cleanup_process = { .arena = ARENA_INIT };
+
+    if (argv[0] == NULL || argv[0][0] == '\0')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "cmd: no program is named");
+    if (!process_read(&process, bundle, err))
+        return false;
+    if (io->tty)
+        engine_add_term(&process);
+    struct launch l = { .process = &process, .argv = argv, .io = io, .cgroups = &e->cgroups, .id = id, .init = init,
+                        .one_id = !e->root };
+    return launch_process(&l, pid, err) && track_add(bundle, *pid, err);
+}
+
+int engine_terminal(int socket_fd, struct status *err)
+{
+    int fd = terminal_receive(socket_fd);
+
+    if (fd < 0)
+        status_errno(err, "cannot receive the terminal");
+    else
+        fd_set_nonblocking(fd, true);
+    return fd;
+}
+
+bool engine_signal(struct engine *e, const char *id, const char *bundle, pid_t init, int signal, bool all, struct status *err)
+{
+    int count = all ? cgroup_signal(&e->cgroups, id, signal) : 0;
+
+    /* Each process hears it once. */
+    if (count < 0)
+        count = (int)track_signal(bundle, signal);
+    if (count == 0 && init > 0 && kill(init, signal) < 0 && errno != ESRCH)
+        return status_errno(err, "cannot send signal %d to process %d", signal, (int)init);
+    return true;
+}
+
+bool engine_oom_killed(const struct engine *e, const char *id, const char *bundle UNUSED)
+{
+    return cgroup_oom_killed(&e->cgroups, id);
+}
+
+/* Without a cgroup: kills until nobody is left, for what is killed may just have forked. */
+static bool engine_kill_tracked(const char *bundle, struct status *err)
+{
+    int64_t deadline = clock_mono_ms() + ENGINE_KILL_MS;
+
+    while (track_signal(bundle, SIGKILL) > 0) {
+        struct timespec pause = { 0, 1000000 };
+        if (clock_mono_ms() > deadline)
+            return status_set(err, STATUS_INTERNAL, "processes of the container in %s cannot be killed", bundle);
+        nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
+bool engine_remove(struct engine *e, const char *id, const char *bundle, struct status *err)
+{
+    return engine_kill_tracked(bundle, err) && cgroup_remove(&e->cgroups, id, err) && e->ops->remove(e, id, bundle, err) &&
+           tree_remove(bundle, err);
+}
+
+#undef ENGINE_SHM_OPTIONS
+#undef ENGINE_FILE_MAX
+#undef ENGINE_KILL_MS

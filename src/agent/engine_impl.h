@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* engine_impl.h: what the engines' own files share. Everybody else includes engine.h only. */
+#ifndef AGENT_ENGINE_IMPL_H
+#define AGENT_ENGINE_IMPL_H
+
+#include "agent/cgroup.h"
+#include "agent/engine.h"
+
+struct engine_ops {
+    const char *name;
+    bool (*create)(struct engine *engine, const struct engine_create *c, struct engine_created *out, struct status *err);
+    bool (*start)(struct engine *engine, const char *id, const char *bundle, const struct engine_stdio *io, pid_t *pid,
+                  struct status *err);
+    bool (*remove)(struct engine *engine, const char *id, const char *bundle, struct status *err);
+};
+extern const struct engine_ops engine_crun, engine_host;
+
+struct engine {
+    const struct engine_ops *ops;
+    struct isolation isolation;
+    struct cgroups cgroups;
+    char *dir; /* owned; <job_dir>/engine:
+                * run/       libcrun's state
+                * shm/       the pod's /dev/shm (tmpfs)
+                * hostname, hosts, resolv.conf */
+    char *hostname; /* owned; of the pod */
+    bool root;      /* uid 0 of the machine: several ids, devices, cgroups */
+};
+
+/* Hands the user and the note over to the caller of create. */
+struct user;
+void engine_fill_created(struct engine_created *out, const struct user *user, struct buf *note);
+/* Says in `note` which limits are not applied: those in `limits`, or all when there are no cgroups. */
+void engine_note_limits(const struct engine *e, const Runtime__V1__LinuxContainerResources *r, struct buf *limits,
+                        struct buf *note);
+
+#endif

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/security.h"
+
+#include "io/file.h"
+
+#include <linux/capability.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SECURITY_CONTEXT "linux.security_context."
+
+/* linux/capability.h, by number. */
+static const char *const security_names[] = {
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
+    "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+};
+
+#define SECURITY_BIT(number) (1ull << (number))
+/* Docker's and containerd's default set. */
+#define SECURITY_DEFAULT                                                                                               \
+    (SECURITY_BIT(CAP_CHOWN) | SECURITY_BIT(CAP_DAC_OVERRIDE) | SECURITY_BIT(CAP_FSETID) | SECURITY_BIT(CAP_FOWNER) |  \
+     SECURITY_BIT(CAP_MKNOD) | SECURITY_BIT(CAP_NET_RAW) | SECURITY_BIT(CAP_SETGID) | SECURITY_BIT(CAP_SETUID) |       \
+     SECURITY_BIT(CAP_SETFCAP) | SECURITY_BIT(CAP_SETPCAP) | SECURITY_BIT(CAP_NET_BIND_SERVICE) |                      \
+     SECURITY_BIT(CAP_SYS_CHROOT) | SECURITY_BIT(CAP_KILL) | SECURITY_BIT(CAP_AUDIT_WRITE))
+/* Those that mean something in a user namespace that owns neither the network nor the machine (capabilities(7)). */
+#define SECURITY_NAMESPACED                                                                                            \
+    (SECURITY_BIT(CAP_CHOWN) | SECURITY_BIT(CAP_DAC_OVERRIDE) | SECURITY_BIT(CAP_DAC_READ_SEARCH) |                    \
+     SECURITY_BIT(CAP_FOWNER) | SECURITY_BIT(CAP_FSETID) | SECURITY_BIT(CAP_KILL) | SECURITY_BIT(CAP_SETGID) |         \
+     SECURITY_BIT(CAP_SETUID) | SECURITY_BIT(CAP_SETPCAP) | SECURITY_BIT(CAP_IPC_OWNER) |                              \
+     SECURITY_BIT(CAP_SYS_CHROOT) | SECURITY_BIT(CAP_SYS_PTRACE) | SECURITY_BIT(CAP_SYS_ADMIN) |                       \
+     SECURITY_BIT(CAP_LEASE) | SECURITY_BIT(CAP_SETFCAP))
+
+const char *security_capability_name(unsigned number)
+{
+    return number < COUNT_OF(security_names) ? security_names[number] : NULL;
+}
+
+/* "NET_ADMIN", "cap_net_admin" -> its number; -1. */
+static int security_capability_number(const char *name)
+{
+    if (strncasecmp(name, "CAP_", 4) == 0)
+        name += 4;
+    for (size_t i = 0; i < COUNT_OF(security_names); i++)
+        if (strcasecmp(name, security_names[i] + 4) == 0)
+            return (int)i;
+    return -1;
+}
+
+void security_facts_fill(struct security_facts *f, const struct isolation *isolation, bool root, bool containers,
+                         bool device_rules)
+{
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct data[2] = { { 0, 0, 0 }, { 0, 0, 0 } };
+    struct buf apparmor cleanup_buf = BUF_INIT;
+    struct status ignored;
+
+    syscall(SYS_capget, &header, data);
+    *f = (struct security_facts){ .isolation = isolation,
+                                  .root = root,
+                                  .containers = containers,
+                                  .device_rules = device_rules,
+                                  .available = data[0].permitted | (uint64_t)data[1].permitted << 32,
+                                  .selinux = access("/sys/fs/selinux/enforce", F_OK) == 0 };
+    f->apparmor = file_read("/sys/module/apparmor/parameters/enabled", 16, &apparmor, &ignored) && apparmor.n > 0 &&
+                  apparmor.p[0] == 'Y';
+}
+
+static void security_note(struct buf *note, const char *text)
+{
+    buf_printf(note, "%s%s", note->n > 0 ? "; " : "", text);
+}
+
+static bool security_refuse(struct status *err, const char *field, const char *why)
+{
+    return status_set(err, STATUS_FAILED_PRECONDITION, "%s: %s", field, why);
+}
+
+/* ---- capabilities ---- */
+
+static bool security_has_all(char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcasecmp(names[i], "ALL") == 0)
+            return true;
+    return false;
+}
+
+/* The bits of a list; "ALL" counts as none. `added`: they must be available. */
+static bool security_bits(const struct security_facts *f, const char *field, char *const *names, size_t count, bool added,
+                          uint64_t *out, struct status *err)
+{
+    *out = 0;
+    for (size_t i = 0; i < count; i++) {
+        int number = security_capability_number(names[i]);
+        if (strcasecmp(names[i], "ALL") == 0)
+            continue;
+        if (number < 0)
+            return status_set(err, STATUS_INVALID_ARGUMENT, SECURITY_CONTEXT "capabilities.%s: there is no capability \"%.40s\"",
+                              field, names[i]);
+        uint64_t bit = SECURITY_BIT(number);
+        if (added && (f->available & bit) == 0)
+            return status_set(err, STATUS_FAILED_PRECONDITION,
+                              SECURITY_CONTEXT "capabilities.%s: %s is not available to this job", field, security_names[number]);
+        if (added && !f->root && (SECURITY_NAMESPACED & bit) == 0)
+            return status_set(err, STATUS_FAILED_PRECONDITION,
+                              SECURITY_CONTEXT "capabilities.%s: %s would have no effect, for this job runs without root", field,
+                              security_names[number]);
+        *out |= bit;
+    }
+    return true;
+}
+
+bool security_capabilities(const struct security_facts *f, const Runtime__V1__LinuxContainerSecurityContext *security,
+                           struct security_capabilities *out, struct buf *note, struct status *err)
+{
+    const Runtime__V1__Capability *c = security == NULL ? NULL : security->capabilities;
+    uint64_t add = 0, drop = 0, ambient = 0, set = SECURITY_DEFAULT;
+
+    if (security != NULL && security->privileged)
+        set = f->available;
+    else if (c != NULL) {
+        if (!security_bits(f, "add_capabilities", c->add_capabilities, c->n_add_capabilities, true, &add, err) ||
+            !security_bits(f, "drop_capabilities", c->drop_capabilities, c->n_drop_capabilities, false, &drop, err) ||
+            !security_bits(f, "add_ambient_capabilities", c->add_ambient_capabilities, c->n_add_ambient_capabilities, true,
+                           &ambient, err))
+            return false;
+        if (security_has_all(c->add_capabilities, c->n_add_capabilities))
+            set = f->available;
+        if (security_has_all(c->drop_capabilities, c->n_drop_capabilities))
+            set = 0;
+    }
+    /* A device node that may be made but not restricted would be the machine's disk. */
+    if (f->root && f->containers && !f->device_rules && (set & SECURITY_BIT(CAP_MKNOD)) != 0 &&
+        (security == NULL || !security->privileged)) {
+        set &= ~SECURITY_BIT(CAP_MKNOD);
+        security_note(note, "CAP_MKNOD is withheld, for cgroups cannot restrict devices here");
+    }
+    set = ((set | add | ambient) & ~drop) & f->available;
+    *out = (struct security_capabilities){ .bounding = set, .permitted = set, .inheritable = ambient & set, .ambient = ambient & set };
+    return true;
+}
+
+/* ---- single fields ---- */
+
+/* Two fields are deprecated in CRI, and still what older kubelets send. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
+bool security_seccomp(const Runtime__V1__LinuxContainerSecurityContext *s, enum security_seccomp *kind, const char **path,
+                      struct status *err)
+{
+    *kind = SECURITY_SECCOMP_NONE;
+    *path = "";
+    if (s == NULL || s->privileged)
+        return true;
+    if (s->seccomp != NULL) {
+        switch (s->seccomp->profile_type) {
+        case RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Unconfined:
+            return true;
+        case RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__RuntimeDefault:
+            *kind = SECURITY_SECCOMP_DEFAULT;
+            return true;
+        case RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost:
+            *path = s->seccomp->localhost_ref;
+            break;
+        default:
+            return status_set(err, STATUS_INVALID_ARGUMENT, SECURITY_CONTEXT "seccomp.profile_type: %d is unknown",
+                              (int)s->seccomp->profile_type);
+        }
+    } else {
+        /* Kubernetes before 1.24 sends a word. */
+        const char *word = s->seccomp_profile_path;
+        if (*word == '\0' || strcmp(word, "unconfined") == 0)
+            return true;
+        if (strcmp(word, "runtime/default") == 0 || strcmp(word, "docker/default") == 0) {
+            *kind = SECURITY_SECCOMP_DEFAULT;
+            return true;
+        }
+        if (!str_starts(word, "localhost/"))
+            return status_set(err, STATUS_INVALID_ARGUMENT, SECURITY_CONTEXT "seccomp_profile_path: \"%.100s\" is unknown", word);
+        *path = word + strlen("localhost/");
+    }
+    if (**path != '/')
+        return status_set(err, STATUS_INVALID_ARGUMENT, SECURITY_CONTEXT "seccomp.localhost_ref: \"%.100s\" is not an absolute path",
+                          *path);
+    *kind = SECURITY_SECCOMP_FILE;
+    return true;
+}
+
+static bool security_check_pid(const struct security_facts *f, const Runtime__V1__NamespaceOption *n, struct status *err)
+{
+    const char *field = SECURITY_CONTEXT "namespace_options.pid";
+    const struct isolation *is = f->isolation;
+
+    if (!f->containers) /* the host engine has no PID namespaces; that it is used is the operator's choice */
+        return true;
+    switch (n->pid) {
+    case RUNTIME__V1__NAMESPACE_MODE__NODE:
+        if (!is->host_pid)
+            return security_refuse(err, field, "NODE, but the pod was started with a PID namespace of its own");
+        return true;
+    case RUNTIME__V1__NAMESPACE_MODE__POD:
+    case RUNTIME__V1__NAMESPACE_MODE__CONTAINER:
+    case RUNTIME__V1__NAMESPACE_MODE__TARGET:
+        if (!is->pid && !is->host_pid)
+            return status_set(err, STATUS_FAILED_PRECONDITION, "%s: %.400s", field, is->missing);
+        if (n->pid == RUNTIME__V1__NAMESPACE_MODE__POD && is->host_pid)
+            return security_refuse(err, field, "POD, but the pod was started with the machine's PID namespace");
+        return true;
+    default:
+        return status_set(err, STATUS_INVALID_ARGUMENT, "%s: %d is unknown", field, (int)n->pid);
+    }
+}
+
+static bool security_check_namespaces(const struct security_facts *f, const Runtime__V1__NamespaceOption *n, struct status *err)
+{
+    const struct isolation *is = f->isolation;
+    const Runtime__V1__UserNamespace *u = n->userns_options;
+
+    if (u != NULL && u->mode != RUNTIME__V1__NAMESPACE_MODE__NODE)
+        return security_refuse(err, SECURITY_CONTEXT "namespace_options.userns_options",
+                               "user namespaces for pods are not offered");
+    if (n->network != RUNTIME__V1__NAMESPACE_MODE__POD && n->network != RUNTIME__V1__NAMESPACE_MODE__NODE)
+        return security_refuse(err, SECURITY_CONTEXT "namespace_options.network", "only POD and NODE are possible");
+    if (n->ipc != RUNTIME__V1__NAMESPACE_MODE__POD && n->ipc != RUNTIME__V1__NAMESPACE_MODE__NODE)
+        return security_refuse(err, SECURITY_CONTEXT "namespace_options.ipc", "only POD and NODE are possible");
+    if (f->containers && n->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE && !is->host_ipc)
+        return security_refuse(err, SECURITY_CONTEXT "namespace_options.ipc",
+                               "NODE, but the pod was started with an IPC namespace of its own");
+    if (f->containers && n->ipc == RUNTIME__V1__NAMESPACE_MODE__POD && is->host_ipc)
+        return security_refuse(err, SECURITY_CONTEXT "namespace_options.ipc",
+                               "POD, but the pod was started with the machine's IPC namespace");
+    return security_check_pid(f, n, err);
+}
+
+static bool security_check_labels(const struct security_facts *f, const Runtime__V1__LinuxContainerSecurityContext *s,
+                                  struct buf *note, struct status *err)
+{
+    const Runtime__V1__SELinuxOption *se = s->selinux_options;
+    bool confined = false;
+
+    if (se != NULL && (*se->user != '\0' || *se->role != '\0' || *se->type != '\0' || *se->level != '\0')) {
+        if (f->selinux)
+            return security_refuse(err, SECURITY_CONTEXT "selinux_options", "SELinux labels cannot be set by this engine");
+        security_note(note, SECURITY_CONTEXT "selinux_options mean nothing: SELinux is off on this machine");
+    }
+    if (s->apparmor != NULL)
+        confined = s->apparmor->profile_type == RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+    else
+        confined = str_starts(s->apparmor_profile, "localhost/");
+    if (confined && !s->privileged)
+        return security_refuse(err, SECURITY_CONTEXT "apparmor",
+                               f->apparmor ? "AppArmor profiles cannot be set by this engine"
+                                           : "AppArmor is off on this machine");
+    return true;
+}
+
+#pragma GCC diagnostic pop
+
+static bool security_check_mount(const struct security_facts *f, const Runtime__V1__Mount *m, size_t index, struct buf *note,
+                                 struct status *err)
+{
+    static const char *const allowed[] = { "noexec", "nodev", "nosuid" };
+
+    if (m->container_path[0] != '/')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].container_path: \"%.200s\" is not an absolute path", index,
+                          m->container_path);
+    if (m->image != NULL && *m->image->image != '\0')
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].image: image volumes are not offered", index);
+    if (m->n_uidmappings > 0 || m->n_gidmappings > 0)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: mapped mounts are not offered", index);
+    if (m->selinux_relabel && f->selinux)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].selinux_relabel: this engine cannot relabel files",
+                          index);
+    if (m->recursive_read_only && (!m->readonly || m->propagation != RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_PRIVATE))
+        return status_set(err, STATUS_INVALID_ARGUMENT,
+                          "mounts[%zu].recursive_read_only: needs readonly and PROPAGATION_PRIVATE", index);
+    if (!f->containers && (m->recursive_read_only || m->n_mount_options > 0 || m->propagation != 0))
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu]: the host engine only makes plain mounts", index);
+    for (size_t i = 0; i < m->n_mount_options; i++) {
+        bool known = false;
+        for (size_t k = 0; k < COUNT_OF(allowed); k++)
+            known = known || strcmp(m->mount_options[i], allowed[k]) == 0;
+        if (!known)
+            return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].mount_options: \"%.40s\" is not one of noexec, nodev, nosuid",
+                              index, m->mount_options[i]);
+    }
+    if (m->selinux_relabel && strstr(buf_cstr(note), "selinux_relabel") == NULL)
+        log_debug("selinux_relabel of %s: SELinux is off", m->container_path);
+    return true;
+}
+
+static bool security_check_privileged(const struct security_facts *f, const Runtime__V1__PodSandboxConfig *sandbox,
+                                      struct status *err)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *l = sandbox == NULL ? NULL : sandbox->linux;
+
+    if (l == NULL || l->security_context == NULL || !l->security_context->privileged)
+        return status_set(err, STATUS_INVALID_ARGUMENT, SECURITY_CONTEXT "privileged: the pod does not allow privileged containers");
+    if (!f->root)
+        return security_refuse(err, SECURITY_CONTEXT "privileged", "this job runs without root");
+    return true;
+}
+
+bool security_check(const struct security_facts *f, const Runtime__V1__ContainerConfig *config,
+                    const Runtime__V1__PodSandboxConfig *sandbox, struct buf *note, struct status *err)
+{
+    const Runtime__V1__LinuxContainerSecurityContext *s = config->linux == NULL ? NULL : config->linux->security_context;
+
+    if (config->windows != NULL)
+        return security_refuse(err, "windows", "this is Linux");
+    if (config->n_cdi_devices > 0)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "CDI_devices[0]: \"%.100s\": CDI devices are not offered",
+                          config->cdi_devices[0]->name);
+    for (size_t i = 0; i < config->n_mounts; i++)
+        if (!security_check_mount(f, config->mounts[i], i, note, err))
+            return false;
+    if (s == NULL)
+        return true;
+    if (s->privileged && !security_check_privileged(f, sandbox, err))
+        return false;
+    if (s->readonly_rootfs && !f->containers)
+        return security_refuse(err, SECURITY_CONTEXT "readonly_rootfs", "the host engine has no root file system of its own");
+    if (s->supplemental_groups_policy != RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Merge &&
+        s->supplemental_groups_policy != RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict)
+        return status_set(err, STATUS_INVALID_ARGUMENT, SECURITY_CONTEXT "supplemental_groups_policy: %d is unknown",
+                          (int)s->supplemental_groups_policy);
+    if (s->namespace_options != NULL && !security_check_namespaces(f, s->namespace_options, err))
+        return false;
+    return security_check_labels(f, s, note, err);
+}
+
+/* ---- users ---- */
+
+bool security_check_user(const struct security_facts *f, const Runtime__V1__ContainerConfig *config, struct user *user,
+                         struct buf *note, struct status *err)
+{
+    const Runtime__V1__LinuxContainerSecurityContext *s = config->linux == NULL ? NULL : config->linux->security_context;
+    const char *user_field = s != NULL && s->run_as_user != NULL          ? SECURITY_CONTEXT "run_as_user"
+                             : s != NULL && *s->run_as_username != '\0' ? SECURITY_CONTEXT "run_as_username"
+                                                                          : "image config: User";
+    const char *group_field = s != NULL && s->run_as_group != NULL ? SECURITY_CONTEXT "run_as_group" : user_field;
+    /* The one id: 0 in our user namespace, the job's own user without one. */
+    uint32_t uid = f->isolation->user ? 0 : f->isolation->uid, gid = f->isolation->user ? 0 : f->isolation->gid;
+
+    if (f->root)
+        return true;
+    if (user->uid != uid)
+        return status_set(err, STATUS_FAILED_PRECONDITION,
+                          "%s: uid %u cannot be mapped: this job runs without root and has one id only, seen as %u", user_field,
+                          user->uid, uid);
+    for (size_t i = 0; i < user->asked_count; i++)
+        if (user->groups[i] != gid)
+            return status_set(err, STATUS_FAILED_PRECONDITION,
+                              "%s: gid %u cannot be mapped: this job runs without root and has one id only, seen as %u",
+                              i == 0 ? group_field : SECURITY_CONTEXT "supplemental_groups", user->groups[i], gid);
+    if (user->group_count > user->asked_count)
+        security_note(note, "the groups that the image's /etc/group adds are left out, for this job has one id only");
+    user->group_count = user->asked_count;
+    return true;
+}
+
+#undef SECURITY_CONTEXT
+#undef SECURITY_BIT
+#undef SECURITY_DEFAULT
+#undef SECURITY_NAMESPACED

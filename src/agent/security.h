@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* security.h: which of a container's wishes can be honoured here, and its capabilities. What cannot be honoured is refused
+ * with the field's path in ContainerConfig at the start of the message; nothing is dropped in silence. */
+#ifndef AGENT_SECURITY_H
+#define AGENT_SECURITY_H
+
+#include "agent/isolate.h"
+#include "agent/user.h"
+#include "base/base.h"
+
+#include "cri.pb-c.h"
+
+/* What is to be had on this machine. */
+struct security_facts {
+    const struct isolation *isolation;
+    bool root;         /* all ids, devices and real capabilities */
+    bool containers;   /* the engine has namespaces and mounts (crun), or not (host) */
+    bool device_rules; /* access to device nodes can be restricted by cgroups */
+    uint64_t available; /* capabilities of this process, as bits by number */
+    bool selinux, apparmor; /* switched on here */
+};
+void security_facts_fill(struct security_facts *f, const struct isolation *isolation, bool root, bool containers,
+                         bool device_rules);
+
+/* Checks every field that has to do with security, namespaces, devices and mounts' options. `note`: what is left out
+ * because it means nothing here. FAILED_PRECONDITION, INVALID_ARGUMENT. */
+bool security_check(const struct security_facts *f, const Runtime__V1__ContainerConfig *config,
+                    const Runtime__V1__PodSandboxConfig *sandbox, struct buf *note, struct status *err);
+/* Whether a user (already resolved) can be had. Groups that only the image's /etc/group adds and that cannot be had are
+ * taken out of it, which the note says. */
+bool security_check_user(const struct security_facts *f, const Runtime__V1__ContainerConfig *config, struct user *user,
+                         struct buf *note, struct status *err);
+
+struct security_capabilities {
+    uint64_t bounding, permitted, inheritable, ambient;
+};
+/* The container's sets: the default ones, what is added and dropped, or all for a privileged container. */
+bool security_capabilities(const struct security_facts *f, const Runtime__V1__LinuxContainerSecurityContext *security,
+                           struct security_capabilities *out, struct buf *note, struct status *err);
+/* "CAP_CHOWN"; NULL past the last one. */
+const char *security_capability_name(unsigned number);
+
+/* Which filter a container asks for. */
+enum security_seccomp { SECURITY_SECCOMP_NONE, SECURITY_SECCOMP_DEFAULT, SECURITY_SECCOMP_FILE };
+/* *path: of the profile, for SECURITY_SECCOMP_FILE; borrowed. */
+bool security_seccomp(const Runtime__V1__LinuxContainerSecurityContext *security, enum security_seccomp *kind,
+                      const char **path, struct status *err);
+
+#endif

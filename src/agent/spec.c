@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The OCI document: https://github.com/opencontainers/runtime-spec, config.md and config-linux.md, 1.0.2. */
+#include "agent/spec.h"
+
+#include "text/json.h"
+
+#include <linux/seccomp.h>
+
+#ifndef SECCOMP_FILTER_FLAG_LOG
+#define SECCOMP_FILTER_FLAG_LOG 2u
+#endif
+
+void spec_free(struct spec *s)
+{
+    arena_free(&s->arena);
+}
+
+static void spec_write_strings(struct json_writer *w, const char *key, char *const *strings, size_t count)
+{
+    json_write_member_array(w, key);
+    for (size_t i = 0; i < count; i++)
+        json_write_string(w, strings[i]);
+    json_write_end(w);
+}
+
+static void spec_write_capabilities(struct json_writer *w, const char *key, uint64_t bits)
+{
+    const char *name;
+
+    json_write_member_array(w, key);
+    for (unsigned i = 0; (name = security_capability_name(i)) != NULL; i++)
+        if ((bits & 1ull << i) != 0)
+            json_write_string(w, name);
+    json_write_end(w);
+}
+
+static void spec_write_process(struct json_writer *w, const struct process *p)
+{
+    size_t argc = 0;
+
+    while (p->argv[argc] != NULL)
+        argc++;
+    json_write_member_object(w, "process");
+    json_write_member_bool(w, "terminal", p->tty);
+    json_write_member_object(w, "user");
+    json_write_member_i64(w, "uid", p->user.uid);
+    json_write_member_i64(w, "gid", p->user.gid);
+    json_write_member_array(w, "additionalGids");
+    for (size_t i = 0; i < p->user.group_count; i++)
+        json_write_i64(w, p->user.groups[i]);
+    json_write_end(w);
+    json_write_end(w);
+    spec_write_strings(w, "args", p->argv, argc);
+    json_write_member_string(w, "cwd", p->cwd);
+    json_write_member_object(w, "capabilities");
+    spec_write_capabilities(w, "bounding", p->bounding);
+    spec_write_capabilities(w, "effective", p->permitted);
+    spec_write_capabilities(w, "permitted", p->permitted);
+    spec_write_capabilities(w, "inheritable", p->inheritable);
+    spec_write_capabilities(w, "ambient", p->ambient);
+    json_write_end(w);
+    json_write_member_bool(w, "noNewPrivileges", p->no_new_privs);
+    if (p->has_oom_score_adj)
+        json_write_member_i64(w, "oomScoreAdj", p->oom_score_adj);
+    json_write_end(w);
+}
+
+static void spec_write_mounts(struct json_writer *w, const struct spec *s)
+{
+    json_write_member_array(w, "mounts");
+    for (size_t i = 0; i < s->mount_count; i++) {
+        const struct spec_mount *m = &s->mounts[i];
+        json_write_object(w);
+        json_write_member_string(w, "destination", m->destination);
+        json_write_member_string(w, "type", m->type);
+        json_write_member_string(w, "source", m->source);
+        json_write_member_array(w, "options");
+        for (size_t k = 0; m->options[k] != NULL; k++)
+            json_write_string(w, m->options[k]);
+        json_write_end(w);
+        json_write_end(w);
+    }
+    json_write_end(w);
+}
+
+static void spec_write_namespace(struct json_writer *w, const char *type, const char *path)
+{
+    json_write_object(w);
+    json_write_member_string(w, "type", type);
+    if (*path != '\0')
+        json_write_member_string(w, "path", path);
+    json_write_end(w);
+}
+
+static void spec_write_devices(struct json_writer *w, const struct spec *s)
+{
+    json_write_member_array(w, "devices");
+    for (size_t i = 0; i < s->device_count; i++) {
+        const struct spec_device *d = &s->devices[i];
+        const char type[2] = { d->type, '\0' };
+        json_write_object(w);
+        json_write_member_string(w, "path", d->path);
+        json_write_member_string(w, "type", type);
+        json_write_member_i64(w, "major", d->major);
+        json_write_member_i64(w, "minor", d->minor);
+        json_write_member_i64(w, "fileMode", d->mode);
+        json_write_member_i64(w, "uid", d->uid);
+        json_write_member_i64(w, "gid", d->gid);
+        json_write_end(w);
+    }
+    json_write_end(w);
+}
+
+/* The filter travels compiled, in an annotation of libcrun's; the usual section then only carries flags. */
+static void spec_write_seccomp_flags(struct json_writer *w, const struct process *p)
+{
+    if (p->seccomp == NULL || p->seccomp_flags == SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+        return;
+    json_write_member_object(w, "seccomp");
+    json_write_member_string(w, "defaultAction", "SCMP_ACT_ALLOW");
+    json_write_member_array(w, "flags");
+    if (p->seccomp_flags & SECCOMP_FILTER_FLAG_LOG)
+        json_write_string(w, "SECCOMP_FILTER_FLAG_LOG");
+    if (p->seccomp_flags & SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+        json_write_string(w, "SECCOMP_FILTER_FLAG_SPEC_ALLOW");
+    json_write_end(w);
+    json_write_end(w);
+}
+
+void spec_write(const struct spec *s, const char *root_path, struct buf *json)
+{
+    struct json_writer w;
+
+    json_writer_init(&w, json, 0);
+    json_write_object(&w);
+    json_write_member_string(&w, "ociVersion", "1.0.2");
+    spec_write_process(&w, &s->process);
+    json_write_member_object(&w, "root");
+    json_write_member_string(&w, "path", root_path);
+    json_write_member_bool(&w, "readonly", s->readonly_root);
+    json_write_end(&w);
+    spec_write_mounts(&w, s);
+    if (s->process.seccomp != NULL) {
+        struct buf text cleanup_buf = BUF_INIT;
+        base64_append(&text, s->process.seccomp, s->process.seccomp_size, false);
+        json_write_member_object(&w, "annotations");
+        json_write_member_string(&w, "run.oci.seccomp_bpf_data", buf_cstr(&text));
+        json_write_end(&w);
+    }
+    json_write_member_object(&w, "linux");
+    json_write_member_array(&w, "namespaces");
+    spec_write_namespace(&w, "mount", "");
+    if (s->new_pid || *s->pid_path != '\0')
+        spec_write_namespace(&w, "pid", s->pid_path);
+    if (s->new_cgroup)
+        spec_write_namespace(&w, "cgroup", "");
+    json_write_end(&w);
+    if (s->device_count > 0)
+        spec_write_devices(&w, s);
+    if (*s->propagation != '\0')
+        json_write_member_string(&w, "rootfsPropagation", s->propagation);
+    spec_write_strings(&w, "maskedPaths", s->masked, s->masked_count);
+    spec_write_strings(&w, "readonlyPaths", s->readonly, s->readonly_count);
+    spec_write_seccomp_flags(&w, &s->process);
+    json_write_end(&w);
+    json_write_end(&w);
+}

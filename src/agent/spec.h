@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * spec.h: a CRI ContainerConfig and an image's configuration -> what is to be started: a struct process for every engine, and
+ * mounts, devices and an OCI runtime-spec document (config.json) for libcrun.
+ *
+ *   spec_process.c  command, environment, working directory, user, capabilities, system call filter
+ *   spec_mounts.c   /proc, /dev, /sys and the rest, the pod's files, the container's own mounts
+ *   spec_devices.c  device nodes and what may be done with them
+ *   spec.c          the document
+ *
+ * Defaults are containerd's, so that a container finds what it would find there.
+ */
+#ifndef AGENT_SPEC_H
+#define AGENT_SPEC_H
+
+#include "agent/engine_impl.h"
+#include "agent/process.h"
+#include "agent/security.h"
+
+struct spec_mount {
+    const char *destination, *type, *source;
+    const char *options[16]; /* NULL-terminated */
+};
+
+struct spec_device {
+    const char *path;
+    char type; /* 'c' or 'b' */
+    int64_t major, minor;
+    uint32_t mode, uid, gid;
+};
+
+/* More device nodes than any machine's /dev has of use. */
+#define SPEC_DEVICES_MAX 512
+
+struct spec {
+    struct arena arena; /* owns everything, the process's parts too */
+    struct process process;
+    struct spec_mount *mounts;
+    size_t mount_count;
+    struct spec_device *devices;
+    size_t device_count;
+    struct cgroup_device *rules; /* device nodes that may be used */
+    size_t rule_count;
+    bool all_devices; /* no restriction */
+    const char *propagation; /* of the root: "", "rslave" or "rshared" */
+    bool readonly_root;
+    bool new_pid;
+    const char *pid_path; /* a PID namespace to join; "": none */
+    bool new_cgroup;
+    char *const *masked, *const *readonly;
+    size_t masked_count, readonly_count;
+};
+
+struct spec_input {
+    const struct engine *engine;
+    const struct engine_create *create;
+    const struct security_facts *facts;
+    int root_fd; /* the container's root */
+    /* Makes a host path ready to be mounted and appends where it is then (rootfs_stage). */
+    bool (*stage)(void *arg, size_t index, const char *host_path, bool create, Runtime__V1__MountPropagation propagation,
+                  struct buf *out, struct status *err);
+    void *arg;
+};
+
+void spec_free(struct spec *s);
+#define cleanup_spec __attribute__((cleanup(spec_free)))
+
+/* In this order; `note` collects what is left out with a reason. */
+bool spec_process(const struct spec_input *in, struct spec *out, struct buf *note, struct status *err);
+bool spec_mounts(const struct spec_input *in, struct spec *out, struct status *err);
+bool spec_devices(const struct spec_input *in, struct spec *out, struct status *err);
+/* config.json. Environment and arguments that are not UTF-8 are not in it as they are: start takes them from the process. */
+void spec_write(const struct spec *s, const char *root_path, struct buf *json);
+
+/* The container's security context; NULL when there is none. */
+const Runtime__V1__LinuxContainerSecurityContext *spec_security(const struct engine_create *c);
+const Runtime__V1__LinuxContainerResources *spec_resources(const struct engine_create *c);
+bool spec_privileged(const struct engine_create *c);
+
+#endif

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/spec.h"
+
+#include "agent/rootfs.h"
+#include "agent/seccomp.h"
+#include "image/config.h"
+#include "io/file.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SPEC_DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+/* A seccomp profile: the default one is 15 KB as JSON. */
+#define SPEC_PROFILE_MAX (1u << 20)
+/* What execve(2) takes at most for one string (MAX_ARG_STRLEN). */
+#define SPEC_STRING_MAX (128u * 1024)
+
+const Runtime__V1__LinuxContainerSecurityContext *spec_security(const struct engine_create *c)
+{
+    return c->config->linux == NULL ? NULL : c->config->linux->security_context;
+}
+
+const Runtime__V1__LinuxContainerResources *spec_resources(const struct engine_create *c)
+{
+    return c->config->linux == NULL ? NULL : c->config->linux->resources;
+}
+
+bool spec_privileged(const struct engine_create *c)
+{
+    return spec_security(c) != NULL && spec_security(c)->privileged;
+}
+
+/* ---- command ---- */
+
+/* `command` replaces the image's ENTRYPOINT, and then its CMD is not used; `args` replace CMD. */
+static bool spec_argv(const struct spec_input *in, struct spec *out, struct status *err)
+{
+    static const struct image_config none = { .arena = ARENA_INIT };
+    const Runtime__V1__ContainerConfig *c = in->create->config;
+    const struct image_config *image = in->create->image != NULL ? in->create->image : &none;
+    char *const *first = c->command, *const *second = c->args;
+    size_t first_count = c->n_command, second_count = c->n_args, n = 0;
+
+    if (first_count == 0) {
+        first = image->entrypoint;
+        first_count = image->entrypoint_count;
+        if (second_count == 0) {
+            second = image->cmd;
+            second_count = image->cmd_count;
+        }
+    }
+    if (first_count + second_count == 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "command: none given, and the image has neither ENTRYPOINT nor CMD");
+    char **argv = ARENA_ARRAY(&out->arena, char *, first_count + second_count + 1);
+    for (size_t i = 0; i < first_count; i++)
+        argv[n++] = arena_strdup(&out->arena, first[i]);
+    for (size_t i = 0; i < second_count; i++)
+        argv[n++] = arena_strdup(&out->arena, second[i]);
+    if (argv[0][0] == '\0')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "command[0]: the program's name is empty");
+    out->process.argv = argv;
+    return true;
+}
+
+/* ---- environment ---- */
+
+/* A variable of the same name is replaced where it stands. `entry` is "NAME=value", on the arena. */
+static void spec_env_set(char **env, size_t *count, char *entry)
+{
+    size_t name = (size_t)(strchr(entry, '=') - entry) + 1;
+
+    for (size_t i = 0; i < *count; i++)
+        if (strncmp(env[i], entry, name) == 0) {
+            env[i] = entry;
+            return;
+        }
+    env[(*count)++] = entry;
+}
+
+static bool spec_env(const struct spec_input *in, struct spec *out, struct status *err)
+{
+    const Runtime__V1__ContainerConfig *c = in->create->config;
+    const struct image_config *image = in->create->image;
+    size_t count = 0;
+    char **env = ARENA_ARRAY(&out->arena, char *, (image != NULL ? image->env_count : 0) + c->n_envs + 5);
+
+    spec_env_set(env, &count, arena_strdup(&out->arena, SPEC_DEFAULT_PATH));
+    spec_env_set(env, &count, arena_printf(&out->arena, "HOSTNAME=%s", in->engine->hostname));
+    if (c->tty)
+        spec_env_set(env, &count, arena_strdup(&out->arena, "TERM=xterm"));
+    for (size_t i = 0; image != NULL && i < image->env_count; i++)
+        if (strchr(image->env[i], '=') != NULL && image->env[i][0] != '=')
+            spec_env_set(env, &count, arena_strdup(&out->arena, image->env[i]));
+    for (size_t i = 0; i < c->n_envs; i++) {
+        const Runtime__V1__KeyValue *e = c->envs[i];
+        size_t name = strlen(e->key);
+        if (name == 0 || strchr(e->key, '=') != NULL)
+            return status_set(err, STATUS_INVALID_ARGUMENT, "envs[%zu].key: \"%.60s\" is not a variable's name", i, e->key);
+        if (e->value.len > 0 && memchr(e->value.data, '\0', e->value.len) != NULL)
+            return status_set(err, STATUS_INVALID_ARGUMENT, "envs[%zu].value: of %.60s: it has a zero byte", i, e->key);
+        if (name + e->value.len + 2 > SPEC_STRING_MAX)
+            return status_set(err, STATUS_INVALID_ARGUMENT, "envs[%zu].value: of %.60s: longer than the kernel takes (%u bytes)", i,
+                              e->key, SPEC_STRING_MAX);
+        char *entry = arena_alloc_raw(&out->arena, name + e->value.len + 2);
+        memcpy(entry, e->key, name);
+        entry[name] = '=';
+        if (e->value.len > 0)
+            memcpy(entry + name + 1, e->value.data, e->value.len);
+        entry[name + 1 + e->value.len] = '\0';
+        spec_env_set(env, &count, entry);
+    }
+    out->process.env = env;
+    if (process_env(&out->process, "HOME") == NULL)
+        env[count] = arena_printf(&out->arena, "HOME=%s", out->process.user.home);
+    return true;
+}
+
+/* ---- working directory ---- */
+
+static bool spec_cwd(const struct spec_input *in, struct spec *out, struct status *err)
+{
+    const char *dir = in->create->config->working_dir;
+
+    if (*dir == '\0')
+        dir = in->create->image != NULL && *in->create->image->working_dir != '\0' ? in->create->image->working_dir : "/";
+    else if (*dir != '/')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "working_dir: \"%.200s\" is not an absolute path", dir);
+    out->process.cwd = arena_printf(&out->arena, "%s%s", *dir == '/' ? "" : "/", dir);
+    /* Images name folders that they do not hold; with a root of its own the container gets them. */
+    if (in->facts->containers && !rootfs_mkdir(in->root_fd, out->process.cwd, err))
+        return status_prefix(err, "working_dir");
+    return true;
+}
+
+/* ---- user ---- */
+
+static bool spec_user(const struct spec_input *in, struct spec *out, struct buf *note, struct status *err)
+{
+    const Runtime__V1__LinuxContainerSecurityContext *s = spec_security(in->create);
+    struct user_request r = { .username = "",
+                              .image_user = in->create->image != NULL ? in->create->image->user : "" };
+    struct buf passwd cleanup_buf = BUF_INIT, group cleanup_buf = BUF_INIT;
+    char own[64];
+
+    if (s != NULL) {
+        r.has_uid = s->run_as_user != NULL;
+        r.uid = r.has_uid ? s->run_as_user->value : 0;
+        r.has_gid = s->run_as_group != NULL;
+        r.gid = r.has_gid ? s->run_as_group->value : 0;
+        r.username = s->run_as_username;
+        r.groups = s->supplemental_groups;
+        r.group_count = s->n_supplemental_groups;
+        r.strict = s->supplemental_groups_policy == RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
+    }
+    if (!in->facts->containers && !in->facts->isolation->user && *r.image_user == '\0') {
+        /* On the machine's own files the default is the job's user. */
+        snprintf(own, sizeof own, "%u:%u", in->facts->isolation->uid, in->facts->isolation->gid);
+        r.image_user = own;
+        r.strict = r.strict || !in->facts->root;
+    }
+    if (!rootfs_read(in->root_fd, "/etc/passwd", USER_FILE_MAX, &passwd, err) ||
+        !rootfs_read(in->root_fd, "/etc/group", USER_FILE_MAX, &group, err))
+        return false;
+    return user_resolve(&r, (struct str){ (const char *)passwd.p, passwd.n }, (struct str){ (const char *)group.p, group.n },
+                        &out->process.user, err) &&
+           security_check_user(in->facts, in->create->config, &out->process.user, note, err);
+}
+
+/* ---- the rest ---- */
+
+static bool spec_seccomp(const struct spec_input *in, struct spec *out, struct status *err)
+{
+    struct seccomp_filter filter cleanup_seccomp_filter = SECCOMP_FILTER_INIT;
+    struct buf text cleanup_buf = BUF_INIT;
+    enum security_seccomp kind;
+    const char *path;
+
+    if (!security_seccomp(spec_security(in->create), &kind, &path, err))
+        return false;
+    if (kind == SECURITY_SECCOMP_NONE)
+        return true;
+    bool ok = kind == SECURITY_SECCOMP_DEFAULT
+                  ? seccomp_default(out->process.bounding, &filter, err)
+                  : file_read(path, SPEC_PROFILE_MAX, &text, err) &&
+                        seccomp_from_json((struct str){ (const char *)text.p, text.n }, &filter, err);
+    if (!ok)
+        return status_prefix(err, "linux.security_context.seccomp: %s",
+                             kind == SECURITY_SECCOMP_DEFAULT ? "default profile" : path);
+    out->process.seccomp = arena_memdup(&out->arena, filter.program.p, filter.program.n);
+    out->process.seccomp_size = filter.program.n;
+    out->process.seccomp_flags = filter.flags;
+    return true;
+}
+
+/* Without CAP_SYS_RESOURCE a process may raise its own score but not lower it below what it was given: tried in a process
+ * that ends at once, then clamped to what this one has. */
+static int32_t spec_clamp_score(int32_t wanted)
+{
+    static const char path[] = "/proc/self/oom_score_adj";
+    struct buf own cleanup_buf = BUF_INIT;
+    struct status ignored;
+    int wait_status = 0;
+
+    if (!file_read(path, 32, &own, &ignored))
+        return wanted;
+    int32_t current = (int32_t)strtol(buf_cstr(&own), NULL, 10);
+    if (wanted >= current)
+        return wanted;
+    pid_t pid = fork();
+    if (pid == 0) {
+        char text[16];
+        int n = snprintf(text, sizeof text, "%d", (int)wanted);
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        _exit(fd >= 0 && write(fd, text, (size_t)n) == n ? 0 : 1);
+    }
+    while (pid > 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
+        ;
+    return pid > 0 && WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0 ? wanted : current;
+}
+
+static bool spec_score(const struct spec_input *in, struct spec *out, struct status *err)
+{
+    const Runtime__V1__LinuxContainerResources *r = spec_resources(in->create);
+
+    if (r == NULL)
+        return true;
+    if (r->oom_score_adj < -1000 || r->oom_score_adj > 1000)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "linux.resources.oom_score_adj: %" PRId64 " is not within -1000 to 1000",
+                          r->oom_score_adj);
+    out->process.has_oom_score_adj = true;
+    out->process.oom_score_adj = spec_clamp_score((int32_t)r->oom_score_adj);
+    return true;
+}
+
+static void spec_namespaces(const struct spec_input *in, struct spec *out)
+{
+    const Runtime__V1__LinuxContainerSecurityContext *s = spec_security(in->create);
+    const Runtime__V1__NamespaceOption *n = s == NULL ? NULL : s->namespace_options;
+
+    out->pid_path = "";
+    if (!in->facts->containers)
+        return;
+    out->new_pid = n != NULL && n->pid == RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+    if (n != NULL && n->pid == RUNTIME__V1__NAMESPACE_MODE__TARGET)
+        out->pid_path = arena_printf(&out->arena, "/proc/%d/ns/pid", (int)in->create->target_pid);
+    /* As containerd: on v2, where it hides the rest of the tree. */
+    out->new_cgroup = in->engine->cgroups.mode == CGROUP_V2 && !spec_privileged(in->create);
+    out->process.own_pid = out->new_pid || *out->pid_path != '\0';
+    out->process.own_cgroup = out->new_cgroup;
+}
+
+bool spec_process(const struct spec_input *in, struct spec *out, struct buf *note, struct status *err)
+{
+    const Runtime__V1__LinuxContainerSecurityContext *s = spec_security(in->create);
+    struct security_capabilities caps;
+
+    *out = (struct spec){ .arena = ARENA_INIT };
+    if (s != NULL && s->namespace_options != NULL &&
+        s->namespace_options->pid == RUNTIME__V1__NAMESPACE_MODE__TARGET && in->create->target_pid <= 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT,
+                          "linux.security_context.namespace_options.target_id: container \"%.64s\" is not running in this pod",
+                          s->namespace_options->target_id);
+    if (!spec_argv(in, out, err) || !spec_user(in, out, note, err) || !spec_env(in, out, err) || !spec_cwd(in, out, err) ||
+        !security_capabilities(in->facts, s, &caps, note, err))
+        return false;
+    out->process.bounding = caps.bounding;
+    out->process.permitted = caps.permitted;
+    out->process.inheritable = caps.inheritable;
+    out->process.ambient = caps.ambient;
+    out->process.no_new_privs = s != NULL && s->no_new_privs;
+    out->process.tty = in->create->config->tty;
+    spec_namespaces(in, out);
+    return spec_seccomp(in, out, err) && spec_score(in, out, err);
+}
+
+#undef SPEC_DEFAULT_PATH
+#undef SPEC_PROFILE_MAX
+#undef SPEC_STRING_MAX

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* track.h: which processes belong to a container when no cgroup says it: by its mount namespace, else by their sessions.
+ * Kept in <bundle>/track. A process of the agent's own (a worker that is about to become a container's) never counts. */
+#ifndef AGENT_TRACK_H
+#define AGENT_TRACK_H
+
+#include "base/base.h"
+
+/* Remembers a process that was started for the container: its mount namespace when that is not ours, else its session. */
+bool track_add(const char *bundle, pid_t pid, struct status *err);
+/* Sends a signal to every process of the container (0: only counts them); how many there are. */
+size_t track_signal(const char *bundle, int signal);
+
+#endif
