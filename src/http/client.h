@@ -44,7 +44,8 @@ struct http_result {
     struct str body;       /* collected (see on_body); NUL-terminated beyond its end; borrowed */
     uint64_t body_bytes;   /* received, whether collected or handed to on_body */
     const char *url;       /* the last one, after redirects */
-    /* False: the server cannot have acted on the request (it was not sent). With true and err, it may have. */
+    /* False: the server cannot have acted on the request (it was not sent). With true and err, it may have. A POST or PATCH
+     * is sent at most once; anything else may be sent again when a kept connection turns out to be dead. */
     bool sent;
 };
 
