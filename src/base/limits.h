@@ -41,6 +41,8 @@
  * once, and how many a second for ever. Requests and body bytes earn some more. */
 #define H2_IDLE_FRAMES_BURST 1000
 #define H2_IDLE_FRAMES_PER_SECOND 100
+/* A connection that was quiet for so long (twice at most) gives back what it keeps for speed. */
+#define H2_TRIM_MS 1000
 /* After the notice that a server goes away, how long to wait for the client's answer before closing. */
 #define H2_SHUTDOWN_GRACE_MS 1000
 
@@ -57,9 +59,8 @@
 #define RPC_ABANDONED_MAX 1000
 /* Metadata fields kept of one call. */
 #define RPC_METADATA_MAX 64
-/* Calls kept for the next ones, and how soon they are given back when a connection falls quiet. */
+/* Calls kept for the next ones, until the connection falls quiet. */
 #define RPC_POOL_MAX 64
-#define RPC_TRIM_MS 1000
 
 /* ---- image ---- */
 /* What registries themselves allow for a manifest; a configuration with a long history is about 100 KiB. */
@@ -93,6 +94,8 @@
 #define IMAGE_JOB_MESSAGE_MAX (1u << 20)
 /* Blobs of a failed pull wait this long for the next try; kubelet's longest back-off is 5 minutes. */
 #define IMAGE_GARBAGE_KEEP_MS 600000
+/* Digits that stand for an image's id: what Docker shows. */
+#define IMAGE_ID_DIGITS_MIN 12
 #define IMAGE_RECORD_SIZE_MAX (1 << 20)
 #define IMAGE_NAMES_MAX 1024 /* of one image */
 #define IMAGE_PROGRESS_MS 100

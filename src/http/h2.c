@@ -34,6 +34,7 @@ static void h2_destroy(struct h2 *h2)
     deferred_stop(&h2->flush);
     timer_stop(&h2->keepalive);
     timer_stop(&h2->grace);
+    timer_stop(&h2->trim);
     h2_output_free(&h2->output);
     nghttp2_session_del(h2->session);
     h2_memory_release(h2->memory);
@@ -56,6 +57,7 @@ static void h2_close(struct h2 *h2, enum status_code code, const char *why)
     deferred_stop(&h2->flush);
     timer_stop(&h2->keepalive);
     timer_stop(&h2->grace);
+    timer_stop(&h2->trim);
     stream_free(h2->stream);
     h2->stream = NULL;
     while (!h2->freed && !list_empty(&h2->streams)) {
@@ -95,6 +97,7 @@ void h2_free(struct h2 *h2)
     deferred_stop(&h2->flush);
     timer_stop(&h2->keepalive);
     timer_stop(&h2->grace);
+    timer_stop(&h2->trim);
 }
 
 void h2_terminate(struct h2 *h2, uint32_t code, const char *why)
@@ -259,11 +262,33 @@ static bool h2_read(struct h2 *h2)
     return h2_feed(h2, input, (size_t)got) && got == (ssize_t)sizeof input;
 }
 
+/* A connection that has fallen quiet keeps nothing for speed. */
+static void h2_on_trim(void *arg)
+{
+    struct h2 *h2 = arg;
+
+    if (h2->events != h2->events_at_trim) {
+        h2->events_at_trim = h2->events;
+        timer_start(h2->loop, &h2->trim, H2_TRIM_MS, h2_on_trim, h2);
+        return;
+    }
+    h2_enter(h2);
+    h2->options.ops->on_quiet(h2->options.arg);
+    if (!h2->freed) {
+        h2_output_trim(&h2->output);
+        h2_memory_trim(h2->memory);
+    }
+    h2_leave(h2);
+}
+
 static void h2_on_event(void *arg, unsigned events)
 {
     struct h2 *h2 = arg;
 
     h2_enter(h2);
+    h2->events++;
+    if (!timer_running(&h2->trim))
+        timer_start(h2->loop, &h2->trim, H2_TRIM_MS, h2_on_trim, h2);
     if (events & WATCH_WRITE && h2->writing_blocked) {
         h2->writing_blocked = false;
         stream_want(h2->stream, WATCH_READ);
@@ -331,12 +356,6 @@ bool h2_accepts_requests(const struct h2 *h2)
 size_t h2_open_streams(const struct h2 *h2)
 {
     return h2->stream_count;
-}
-
-void h2_trim(struct h2 *h2)
-{
-    h2_output_trim(&h2->output);
-    h2_memory_trim(h2->memory);
 }
 
 /* The client has had time to hear the notice: from now on new streams are ignored. */

@@ -56,6 +56,8 @@ struct h2_ops {
     void (*on_drained)(struct h2_stream *s);
     /* The stream is over: an HTTP/2 error code; when the connection broke, H2_CONNECTION_LOST. */
     void (*on_stream_close)(struct h2_stream *s, uint32_t code);
+    /* Nothing was read for a while (H2_TRIM_MS): time to give back what is kept for speed only. */
+    void (*on_quiet)(void *arg);
     /* The connection is closed; no stream is left. Heard once, never from inside h2_free. It must be freed in here or later. */
     void (*on_close)(void *arg, const struct status *err);
 };
@@ -81,8 +83,6 @@ void h2_terminate(struct h2 *h2, uint32_t code, const char *why);
 /* Client: false when the peer wants no more requests (GOAWAY) or the connection is closed. */
 bool h2_accepts_requests(const struct h2 *h2);
 size_t h2_open_streams(const struct h2 *h2);
-/* Gives back what is kept for speed only. */
-void h2_trim(struct h2 *h2);
 
 /* ---- streams ---- */
 /* Client: opens a stream. Header fields are copied unless flagged NO_COPY; a body follows (h2_body_end). False when the connection takes none. */

@@ -1,19 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "http/h2_output.h"
 
-/* Blocks kept for reuse: about what a busy connection has under way. */
-#define H2_OUTPUT_SPARE_MAX 64
+/* Blocks kept for reuse: about what a busy connection has in its queues. */
+#define H2_OUTPUT_SPARE_MAX (1u << 20)
+
+static size_t h2_block_class(size_t capacity)
+{
+    size_t class = 0;
+
+    while (class < H2_BLOCK_CLASSES && capacity > (size_t)H2_BLOCK_SMALLEST << class)
+        class++;
+    return class;
+}
 
 struct h2_block *h2_block_new(struct h2_output *out, size_t capacity)
 {
-    struct h2_block *block = out->spare;
+    size_t class = h2_block_class(capacity);
+    struct h2_block *block = class < H2_BLOCK_CLASSES ? out->spare[class] : NULL;
 
-    if (capacity <= H2_BLOCK_SIZE && block != NULL) {
-        out->spare = block->next;
-        out->spare_count--;
+    if (block != NULL) {
+        out->spare[class] = block->next;
+        out->spare_bytes -= block->capacity;
     } else {
-        if (capacity < H2_BLOCK_SIZE)
-            capacity = H2_BLOCK_SIZE;
+        if (class < H2_BLOCK_CLASSES)
+            capacity = (size_t)H2_BLOCK_SMALLEST << class;
         block = xmalloc(sizeof *block + capacity);
         block->capacity = capacity;
     }
@@ -25,15 +35,17 @@ struct h2_block *h2_block_new(struct h2_output *out, size_t capacity)
 
 void h2_block_release(struct h2_output *out, struct h2_block *block)
 {
+    size_t class = h2_block_class(block->capacity);
+
     if (--block->references > 0)
         return;
-    if (block->capacity == H2_BLOCK_SIZE && out->spare_count < H2_OUTPUT_SPARE_MAX) {
-        block->next = out->spare;
-        out->spare = block;
-        out->spare_count++;
-    } else {
+    if (class == H2_BLOCK_CLASSES || out->spare_bytes + block->capacity > H2_OUTPUT_SPARE_MAX) {
         free(block);
+        return;
     }
+    block->next = out->spare[class];
+    out->spare[class] = block;
+    out->spare_bytes += block->capacity;
 }
 
 static struct h2_segment *h2_output_segment(struct h2_output *out)
@@ -108,12 +120,14 @@ ssize_t h2_output_write(struct h2_output *out, struct stream *stream)
 
 void h2_output_trim(struct h2_output *out)
 {
-    while (out->spare != NULL) {
-        struct h2_block *next = out->spare->next;
-        free(out->spare);
-        out->spare = next;
+    for (size_t class = 0; class < H2_BLOCK_CLASSES; class++) {
+        while (out->spare[class] != NULL) {
+            struct h2_block *next = out->spare[class]->next;
+            free(out->spare[class]);
+            out->spare[class] = next;
+        }
     }
-    out->spare_count = 0;
+    out->spare_bytes = 0;
     if (out->count == 0) {
         buf_free(&out->bytes);
         free(out->segments);

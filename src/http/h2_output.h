@@ -15,8 +15,10 @@ struct h2_block {
     unsigned references;
     uint8_t data[];
 };
-/* Short bodies share blocks of this size, which are kept for reuse. */
-#define H2_BLOCK_SIZE 1024
+/* Blocks come in powers of two from this size on, and those up to the largest are kept for reuse: the C library would give
+ * such memory back to the kernel each time. Short messages share one. */
+#define H2_BLOCK_SMALLEST 1024
+#define H2_BLOCK_CLASSES 10 /* up to 512 KiB */
 /* Body pieces up to this size are copied next to their frame headers: cheaper than an iovec. */
 #define H2_COPY_MAX 2048
 #define H2_SEGMENTS 64
@@ -32,8 +34,8 @@ struct h2_output {
     struct h2_segment *segments; /* owned; a queue of H2_SEGMENTS, made when needed */
     size_t first, count;
     size_t pending; /* bytes in all segments */
-    struct h2_block *spare; /* owned */
-    size_t spare_count;
+    struct h2_block *spare[H2_BLOCK_CLASSES]; /* owned */
+    size_t spare_bytes;
 };
 struct h2_block *h2_block_new(struct h2_output *out, size_t capacity);
 void h2_block_release(struct h2_output *out, struct h2_block *block);

@@ -22,6 +22,8 @@ struct h2 {
     struct deferred flush;
     struct timer keepalive;     /* the next PING, or the wait for its answer */
     struct timer grace;         /* before the second GOAWAY */
+    struct timer trim;          /* looks whether the connection has fallen quiet */
+    unsigned events, events_at_trim; /* how often something happened; as of the last look */
     struct buf early;           /* read before we got the stream */
     int64_t last_read_ms;       /* kept only when there is a keepalive */
     int64_t earned_ms;          /* when idle_frames was last refilled */

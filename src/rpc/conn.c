@@ -8,8 +8,6 @@ static struct rpc_stream *rpc_conn_stream(struct h2_stream *s)
     return (struct rpc_stream *)(void *)s; /* the first member */
 }
 
-static void rpc_conn_on_trim(void *arg);
-
 static struct h2_stream *rpc_conn_on_request(void *arg)
 {
     struct rpc_conn *conn = arg;
@@ -21,9 +19,6 @@ static struct h2_stream *rpc_conn_on_request(void *arg)
                  conn->abandoned);
         return NULL;
     }
-    conn->calls++;
-    if (!timer_running(&conn->trim))
-        timer_start(conn->loop, &conn->trim, RPC_TRIM_MS, rpc_conn_on_trim, conn);
     return &rpc_call_open(conn)->h2;
 }
 
@@ -74,11 +69,20 @@ static void rpc_conn_on_stream_close(struct h2_stream *h2s, uint32_t code)
     s->ops->unhold(s);
 }
 
+static void rpc_conn_on_quiet(void *arg)
+{
+    struct rpc_conn *conn = arg;
+
+    rpc_call_pool_free(conn);
+    for (LIST_EACH(struct rpc_stream, s, &conn->streams, link))
+        if (s->in.n == 0 && s->holds == 0)
+            buf_free(&s->in);
+}
+
 static void rpc_conn_on_close(void *arg, const struct status *err)
 {
     struct rpc_conn *conn = arg;
 
-    timer_stop(&conn->trim);
     if (conn->options.on_close != NULL)
         conn->options.on_close(conn->options.arg, err);
 }
@@ -91,24 +95,11 @@ static const struct h2_ops rpc_conn_ops = {
     .on_end = rpc_conn_on_end,
     .on_drained = rpc_conn_on_drained,
     .on_stream_close = rpc_conn_on_stream_close,
+    .on_quiet = rpc_conn_on_quiet,
     .on_close = rpc_conn_on_close,
 };
 
 /* ---- the connection ---- */
-
-/* A connection that has been quiet for a while keeps nothing for speed. */
-static void rpc_conn_on_trim(void *arg)
-{
-    struct rpc_conn *conn = arg;
-
-    if (conn->calls != conn->calls_at_trim) {
-        conn->calls_at_trim = conn->calls;
-        timer_start(conn->loop, &conn->trim, RPC_TRIM_MS, rpc_conn_on_trim, conn);
-        return;
-    }
-    rpc_call_pool_free(conn);
-    h2_trim(conn->h2);
-}
 
 static struct rpc_conn *rpc_conn_make(struct loop *loop, struct stream *stream, const struct rpc_conn_options *options,
                                       const struct rpc_methods *shared, struct str early)
@@ -163,7 +154,6 @@ void rpc_conn_free(struct rpc_conn *conn)
     if (conn == NULL)
         return;
     server = conn->methods != NULL;
-    timer_stop(&conn->trim);
     deferred_stop(&conn->fail);
     h2_free(conn->h2);
     rpc_call_pool_free(conn);

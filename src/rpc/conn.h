@@ -22,8 +22,6 @@ struct rpc_conn {
     struct deferred fail;      /* ends them */
     size_t buffered;           /* bytes in rpc_stream.in of all streams */
     size_t held;               /* bytes of the connection's window not given back for that reason */
-    struct timer trim;
-    unsigned calls, calls_at_trim; /* has anything happened since the last look */
 };
 
 /* One message after another out of a body: a prefix of 5 bytes (compressed flag, length), then protobuf. */
