@@ -285,13 +285,14 @@ void protojson_write(struct json_writer *w, const ProtobufCMessage *message, uns
     for (unsigned i = 0; i < descriptor->n_fields; i++) {
         const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
         bool defaults = (flags & PROTOJSON_EMIT_DEFAULTS) != 0;
+        const char *key = (flags & PROTOJSON_PROTO_NAMES) != 0 ? field->name : protojson_name(field, name);
         if (field->label == PROTOBUF_C_LABEL_REPEATED) {
             if (!defaults && *(const size_t *)protojson_at(message, field->quantifier_offset) == 0)
                 continue;
-            json_write_key(w, protojson_name(field, name));
+            json_write_key(w, key);
             protojson_write_repeated(w, field, message, flags);
         } else if (protojson_is_set(field, message) || (defaults && !protojson_has_presence(field))) {
-            json_write_key(w, protojson_name(field, name));
+            json_write_key(w, key);
             protojson_write_value(w, field, protojson_at(message, field->offset), flags);
         }
     }

@@ -13,6 +13,7 @@
 /* ---- writing ---- */
 #define PROTOJSON_EMIT_DEFAULTS 1u /* also fields that are zero or empty (messages and oneofs only when set) */
 #define PROTOJSON_TEXT_BYTES 2u    /* bytes as text where they are UTF-8, else base64: for people */
+#define PROTOJSON_PROTO_NAMES 16u  /* names as in the .proto file: snake_case */
 void protojson_write(struct json_writer *w, const ProtobufCMessage *message, unsigned flags);
 
 /* ---- reading ---- */

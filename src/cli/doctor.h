@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* doctor.h: `interlink-cri doctor`: one line a check: what was looked at, ok, warn or FAIL, what was found, how to mend it.
+ *
+ *   doctor.c           the list of checks, the report
+ *   doctor_machine.c   the kernel and the machine: namespaces, overlayfs, cgroups, system call filters, space, clock
+ *   doctor_site.c      the configuration, the socket, folders, interLink APIs
+ *
+ * Checks that could disturb this process run in a child of it. */
+#ifndef CLI_DOCTOR_H
+#define CLI_DOCTOR_H
+
+#include "base/base.h"
+#include "cli/config.h"
+
+enum doctor_result { DOCTOR_OK, DOCTOR_WARN, DOCTOR_FAIL };
+
+struct doctor {
+    const char *config_path; /* --config; "" */
+    struct config config;
+    bool configured;         /* `config` could be read */
+    unsigned counts[DOCTOR_FAIL + 1];
+    bool colour;
+};
+
+/* Prints one line. `mend` ("" for none) goes below it. */
+void doctor_say(struct doctor *d, enum doctor_result result, const char *what, const char *mend, const char *format, ...)
+    PRINTF_LIKE(5, 6);
+
+/* doctor_machine.c */
+/* The nearest folder above `path` that is there; the caller frees. */
+char *doctor_existing(const char *path);
+void doctor_check_kernel(struct doctor *d);
+void doctor_check_namespaces(struct doctor *d);
+void doctor_check_overlay(struct doctor *d);
+void doctor_check_cgroups(struct doctor *d);
+void doctor_check_seccomp(struct doctor *d);
+void doctor_check_clock(struct doctor *d);
+
+/* doctor_site.c */
+void doctor_check_config(struct doctor *d);
+void doctor_check_state_dir(struct doctor *d);
+void doctor_check_space(struct doctor *d);
+void doctor_check_logs(struct doctor *d);
+void doctor_check_socket(struct doctor *d);
+void doctor_check_handlers(struct doctor *d);
+void doctor_check_relay(struct doctor *d);
+
+/* argv[0] is the verb. 0 when nothing failed, else 1. */
+int doctor_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration and what it names. */
+#include "cli/ctl.h"
+#include "cli/doctor.h"
+#include "interlink/interlink.h"
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+/* How long a server may take to answer. */
+#define DOCTOR_ANSWER_MS 10000
+/* Less free space than this is an error, or worth a word: one image of moderate size, and some. */
+#define DOCTOR_SPACE_FAIL (1ull << 30)
+#define DOCTOR_SPACE_WARN (10ull << 30)
+#define DOCTOR_INODES_WARN 100000u
+/* Where kubelet has its pods' logs (podLogsDir). */
+#define DOCTOR_LOG_DIR "/var/log/pods"
+
+void doctor_check_config(struct doctor *d)
+{
+    struct status err = STATUS_INIT;
+
+    d->configured = config_load(d->config_path, NULL, 0, &d->config, &err);
+    if (!d->configured)
+        doctor_say(d, DOCTOR_FAIL, "configuration", "docs/config.example.yaml says what is known", "%s", err.message);
+    else
+        doctor_say(d, DOCTOR_OK, "configuration", "", "%s: %zu handler%s, default %s",
+                   *d->config.path != '\0' ? d->config.path : "no file, built-in defaults", d->config.node.handler_count,
+                   d->config.node.handler_count == 1 ? "" : "s", d->config.node.default_handler);
+}
+
+/* ---- folders ---- */
+
+void doctor_check_state_dir(struct doctor *d)
+{
+    struct stat st;
+
+    if (!d->configured)
+        return;
+    const char *dir = d->config.node.state_dir;
+    cleanup_free char *existing = doctor_existing(dir);
+    cleanup_free char *mend = xasprintf("chown it to this user and chmod 700 %s", existing);
+    if (strcmp(existing, dir) != 0) {
+        bool writable = access(existing, W_OK | X_OK) == 0;
+        doctor_say(d, writable ? DOCTOR_OK : DOCTOR_FAIL, "state folder",
+                   writable ? "" : "make it, owned by this user with mode 0700, or set StateDir", "%s %s", dir,
+                   writable ? "will be made" : "is not there and cannot be made");
+        return;
+    }
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        doctor_say(d, DOCTOR_FAIL, "state folder", "set StateDir", "%s is no folder", dir);
+    else if (st.st_uid != geteuid() || (st.st_mode & 077) != 0)
+        doctor_say(d, DOCTOR_FAIL, "state folder", mend, "%s has owner %u and mode %04o: others could read tokens", dir,
+                   (unsigned)st.st_uid, (unsigned)(st.st_mode & 07777));
+    else if (access(dir, R_OK | W_OK | X_OK) != 0)
+        doctor_say(d, DOCTOR_FAIL, "state folder", mend, "%s: %s", dir, strerror(errno));
+    else
+        doctor_say(d, DOCTOR_OK, "state folder", "", "%s, mode %04o", dir, (unsigned)(st.st_mode & 07777));
+}
+
+void doctor_check_space(struct doctor *d)
+{
+    struct statvfs fs;
+
+    if (!d->configured)
+        return;
+    const char *dir = d->config.node.image_dir;
+    cleanup_free char *existing = doctor_existing(dir);
+    if (statvfs(existing, &fs) < 0) {
+        doctor_say(d, DOCTOR_FAIL, "disk space", "set Images.Dir", "%s: %s", existing, strerror(errno));
+        return;
+    }
+    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    double gib = (double)free_bytes / (double)(1ull << 30);
+    bool inodes = fs.f_files == 0 || fs.f_favail > DOCTOR_INODES_WARN; /* some file systems do not count them */
+    enum doctor_result result = free_bytes < DOCTOR_SPACE_FAIL               ? DOCTOR_FAIL
+                                : free_bytes < DOCTOR_SPACE_WARN || !inodes ? DOCTOR_WARN
+                                                                             : DOCTOR_OK;
+    doctor_say(d, result, "disk space", result == DOCTOR_OK ? "" : "free some, or set Images.Dir to a larger file system",
+               "%.1f GiB free for images in %s%s", gib, dir, inodes ? "" : ", but few inodes");
+}
+
+void doctor_check_logs(struct doctor *d)
+{
+    cleanup_free char *existing = doctor_existing(DOCTOR_LOG_DIR);
+
+    if (access(existing, W_OK | X_OK) == 0)
+        doctor_say(d, DOCTOR_OK, "log folder", "", "%s %s", DOCTOR_LOG_DIR,
+                   strcmp(existing, DOCTOR_LOG_DIR) == 0 ? "is writable" : "can be made");
+    else
+        doctor_say(d, DOCTOR_WARN, "log folder", "run serve as root for kubelet's pods; pods made with ctl may log anywhere",
+                   "kubelet's %s is not writable for this user", DOCTOR_LOG_DIR);
+}
+
+/* ---- the socket ---- */
+
+void doctor_check_socket(struct doctor *d)
+{
+    struct ctl ctl = { .flags = { .runtime = "" } };
+    struct status err = STATUS_INIT;
+    Runtime__V1__VersionRequest request = RUNTIME__V1__VERSION_REQUEST__INIT;
+    const Runtime__V1__VersionResponse *r = NULL;
+
+    if (!d->configured)
+        return;
+    ctl.runtime.path = ctl.image.path = d->config.node.socket;
+    ctl.loop = loop_new(&err);
+    bool connected = ctl.loop != NULL && ctl_connect(&ctl, &ctl.runtime, &err) != NULL;
+    if (connected)
+        r = ctl_call(&ctl, CTL_RUNTIME, "Version", &request, &runtime__v1__version_response__descriptor, DOCTOR_ANSWER_MS, &err);
+    err.message[strcspn(err.message, "\n")] = '\0';
+    if (r != NULL)
+        doctor_say(d, DOCTOR_OK, "socket", "", "%s: %s %s answers", ctl.runtime.path, r->runtime_name, r->runtime_version);
+    else if (connected)
+        doctor_say(d, DOCTOR_FAIL, "socket", "something else listens there, or it is stuck: look at its log", "%s: %s",
+                   ctl.runtime.path, err.message);
+    else
+        doctor_say(d, DOCTOR_WARN, "socket", "start it: interlink-cri serve", "nothing answers: %s", err.message);
+    rpc_conn_free(ctl.runtime.conn);
+    if (ctl.loop != NULL)
+        loop_free(ctl.loop);
+    arena_free(&ctl.arena);
+}
+
+/* ---- handlers ---- */
+
+struct doctor_ping {
+    bool done, ok;
+    char text[STATUS_MESSAGE_MAX];
+};
+
+static void doctor_on_ping(void *arg, const struct interlink_ping *ping, const struct status *err)
+{
+    struct doctor_ping *p = arg;
+
+    p->done = true;
+    p->ok = ping != NULL;
+    if (err != NULL)
+        snprintf(p->text, sizeof p->text, "%s", err->message);
+}
+
+static void doctor_ping_target(struct doctor *d, struct loop *loop, const struct node_handler_options *o, const char *what)
+{
+    struct interlink_target_options options = {
+        .name = o->name,
+        .url = o->url,
+        .bearer_token_file = o->bearer_token_file,
+        .ca_file = o->ca_file,
+        .client_cert_file = o->client_cert_file,
+        .client_key_file = o->client_key_file,
+        .remote = true,
+    };
+    struct doctor_ping ping = { .text = "" };
+    struct status err = STATUS_INIT;
+    struct interlink_target *target = interlink_target_new(loop, &options, &err);
+    int64_t until = clock_mono_ms() + DOCTOR_ANSWER_MS;
+
+    if (target == NULL) {
+        doctor_say(d, DOCTOR_FAIL, what, "see Handlers in docs/config.example.yaml", "%s", err.message);
+        return;
+    }
+    interlink_target_ping(target, doctor_on_ping, &ping);
+    while (!ping.done && clock_mono_ms() < until)
+        loop_turn(loop, (int)(until - clock_mono_ms()));
+    if (!ping.done)
+        snprintf(ping.text, sizeof ping.text, "no answer in %d s", DOCTOR_ANSWER_MS / 1000);
+    doctor_say(d, ping.ok ? DOCTOR_OK : DOCTOR_FAIL, what,
+               ping.ok ? "" : "is the API server up, and its plugin behind it? Is a proxy, a token or a certificate needed?",
+               "%s %s", o->url, ping.ok ? "answers" : ping.text);
+    interlink_target_free(target);
+}
+
+void doctor_check_handlers(struct doctor *d)
+{
+    struct status err = STATUS_INIT;
+
+    if (!d->configured)
+        return;
+    struct loop *loop = loop_new(&err);
+    for (size_t i = 0; loop != NULL && i < d->config.node.handler_count; i++) {
+        const struct node_handler_options *o = &d->config.node.handlers[i];
+        cleanup_free char *what = xasprintf("handler %s", o->name);
+        if (*o->url == '\0')
+            doctor_say(d, DOCTOR_OK, what, "", "this machine, engine %s", *o->engine != '\0' ? o->engine : "auto");
+        else
+            doctor_ping_target(d, loop, o, what);
+    }
+    if (loop != NULL)
+        loop_free(loop);
+    else
+        doctor_say(d, DOCTOR_FAIL, "handlers", "", "%s", err.message);
+}
+
+void doctor_check_relay(struct doctor *d)
+{
+    bool needed = false;
+
+    if (!d->configured)
+        return;
+    for (size_t i = 0; i < d->config.node.handler_count; i++)
+        needed = needed || str_starts(d->config.node.handlers[i].url, "http");
+    if (*d->config.node.relay_listen != '\0')
+        doctor_say(d, DOCTOR_OK, "relay", "", "agents elsewhere dial %s", d->config.node.relay_address);
+    else if (needed)
+        doctor_say(d, DOCTOR_WARN, "relay", "set Relay.Listen (and Relay.Advertise) to an address that compute nodes can reach",
+                   "a handler is on another machine, but agents there have nowhere to call in");
+}
+
+#undef DOCTOR_ANSWER_MS
+#undef DOCTOR_SPACE_FAIL
+#undef DOCTOR_SPACE_WARN
+#undef DOCTOR_INODES_WARN
+#undef DOCTOR_LOG_DIR
