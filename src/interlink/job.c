@@ -227,7 +227,7 @@ void interlink_job_submit(struct interlink_job *job)
     job_reset_state(job);
     buf_clear(&job->wire);
     job->call = interlink_call_start(
-        job->target, &(struct interlink_call_options){ .path = "/create",
+        job->target, &(struct interlink_call_options){ .method = "POST", .path = "/create",
                                                        .body = { (const char *)job->create.p, job->create.n },
                                                        .timeout_ms = INTERLINK_CREATE_TIMEOUT_MS,
                                                        .on_answer = job_on_created,
@@ -370,7 +370,7 @@ static void job_sweep(struct interlink_job *job)
         return;
     job_write_delete(job, 0, &body);
     job->call = interlink_call_start(job->target,
-                                     &(struct interlink_call_options){ .path = "/delete",
+                                     &(struct interlink_call_options){ .method = "DELETE", .path = "/delete",
                                                                        .body = { (const char *)body.p, body.n },
                                                                        .timeout_ms = INTERLINK_DELETE_TIMEOUT_MS,
                                                                        .on_answer = job_on_swept,
@@ -505,7 +505,7 @@ static void job_on_deleted(void *arg, const struct interlink_answer *answer)
     } else if (answer->http_status == 500 && !answer->told) {
         /* Either the uid is unknown or the plugin is down. */
         job->call = interlink_call_start(
-            job->target, &(struct interlink_call_options){ .path = "/pinglink",
+            job->target, &(struct interlink_call_options){ .method = "GET", .path = "/pinglink",
                                                            .timeout_ms = INTERLINK_PING_TIMEOUT_MS,
                                                            .on_answer = job_on_cancel_probe,
                                                            .arg = job });
@@ -524,7 +524,7 @@ static void job_cancel_try(void *arg)
     interlink_call_cancel(job->call);
     job_write_delete(job, job->grace_seconds, &body);
     job->call = interlink_call_start(
-        job->target, &(struct interlink_call_options){ .path = "/delete",
+        job->target, &(struct interlink_call_options){ .method = "DELETE", .path = "/delete",
                                                        .body = { (const char *)body.p, body.n },
                                                        .timeout_ms = grace * 1000 + INTERLINK_DELETE_TIMEOUT_MS,
                                                        .on_answer = job_on_deleted,

@@ -46,7 +46,7 @@ struct interlink_logs *interlink_logs_start(struct interlink_target *target,
     list_append(&target->logs, &logs->link);
     interlink_log_request_write(&body, request);
     logs->call = interlink_call_start(target, &(struct interlink_call_options){
-                                                  .path = "/getLogs",
+                                                  .method = "GET", .path = "/getLogs",
                                                   .body = { (const char *)body.p, body.n },
                                                   .on_body = target_logs_on_body,
                                                   .on_answer = target_logs_on_answer,

@@ -230,7 +230,7 @@ static void poll_on_answer(void *arg, const struct interlink_answer *answer)
     if (answer->err != NULL && answer->http_status >= 500) {
         t->health = *answer->err;
         t->poll.probe = interlink_call_start(
-            t, &(struct interlink_call_options){ .path = "/pinglink", .timeout_ms = INTERLINK_PING_TIMEOUT_MS,
+            t, &(struct interlink_call_options){ .method = "GET", .path = "/pinglink", .timeout_ms = INTERLINK_PING_TIMEOUT_MS,
                                                  .on_answer = poll_on_probe, .arg = t });
         return;
     }
@@ -267,7 +267,7 @@ static void poll_ask(struct interlink_target *t, struct interlink_batch *batch)
     }
     buf_append_byte(&body, ']');
     t->poll.asked = batch;
-    t->poll.call = interlink_call_start(t, &(struct interlink_call_options){ .path = "/status",
+    t->poll.call = interlink_call_start(t, &(struct interlink_call_options){ .method = "GET", .path = "/status",
                                                                              .body = { (const char *)body.p, body.n },
                                                                              .timeout_ms = INTERLINK_STATUS_TIMEOUT_MS,
                                                                              .on_answer = poll_on_answer,

@@ -219,7 +219,7 @@ struct interlink_call *interlink_call_start(struct interlink_target *t, const st
     if (t->token.n > 0)
         headers[count++] = (struct http_header){ "Authorization", buf_cstr(&t->token) };
     struct http_request_options request = {
-        .method = "POST",
+        .method = o->method,
         .url = url,
         .unix_socket = t->unix_socket,
         .headers = headers,
@@ -273,7 +273,8 @@ void interlink_target_ping(struct interlink_target *target,
 
     *ping = (struct target_ping){ .target = target, .on_done = on_done, .arg = arg };
     list_append(&target->pings, &ping->link);
-    interlink_call_start(target, &(struct interlink_call_options){ .path = "/pinglink",
+    interlink_call_start(target, &(struct interlink_call_options){ .method = "GET",
+                                                                   .path = "/pinglink",
                                                                    .timeout_ms = INTERLINK_PING_TIMEOUT_MS,
                                                                    .on_answer = target_on_ping,
                                                                    .arg = ping });

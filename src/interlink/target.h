@@ -24,6 +24,9 @@ struct interlink_answer {
 };
 
 struct interlink_call_options {
+    /* The methods are those of interLink's own client, bodies and all. Only POST is sent on a connection of its own, because
+     * what is sent on a kept one may be sent twice when that turns out dead. */
+    const char *method;
     const char *path; /* "/create" */
     struct str body;
     int64_t timeout_ms; /* 0: none */

@@ -76,7 +76,10 @@ static void note(struct fixture *f, struct http_exchange *x)
     buf_append(&f->last_body, body.p, body.n);
     keep(&f->authorization, http_exchange_header(x, "Authorization"));
     keep(&f->session, http_exchange_header(x, "InterLink-Http-Session"));
-    assert_string_equal(http_exchange_method(x), "POST");
+    const char *path = http_exchange_path(x);
+    assert_string_equal(http_exchange_method(x), strstr(path, "create") != NULL   ? "POST"
+                                                 : strstr(path, "delete") != NULL ? "DELETE"
+                                                                                  : "GET");
 }
 
 static void reply(struct http_exchange *x, int status, const char *text)
