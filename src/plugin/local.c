@@ -81,11 +81,20 @@ static void local_move(struct local_job *job, enum local_stage to)
     job->stage = to;
 }
 
-static void local_save(struct local_job *job)
+/* Without it a restart finds the job's process instead, or not: less exact, but not wrong. */
+static void local_save_end(struct local_job *job)
 {
     struct status err = STATUS_INIT;
 
-    if (!local_record_write(job, &err))
+    if (!local_record_write_end(job, &err))
+        log_warn("local job %s: %s", job->uid, err.message);
+}
+
+static void local_save_cancel(struct local_job *job)
+{
+    struct status err = STATUS_INIT;
+
+    if (!local_record_write_cancel(job, &err))
         log_warn("local job %s: %s", job->uid, err.message);
 }
 
@@ -113,7 +122,8 @@ static void local_ended(struct local_job *job)
     watch_stop(&job->pidfd_watch);
     timer_stop(&job->timer);
     local_move(job, job->stage == LOCAL_ENDING ? LOCAL_REMOVING : LOCAL_CLEANING);
-    local_save(job);
+    if (job->stage == LOCAL_CLEANING)
+        local_save_end(job);
     local_purge_soon(job->local);
 }
 
@@ -317,7 +327,8 @@ static void local_adopt(struct local_job *job)
     struct status err = STATUS_INIT;
 
     if (job->stage == LOCAL_CLEANING || job->stage == LOCAL_REMOVING) {
-        local_save(job);
+        if (job->stage == LOCAL_CLEANING)
+            local_save_end(job);
         local_purge_soon(local);
         return;
     }
@@ -501,14 +512,14 @@ static void local_cancel(void *self, const char *uid, int64_t grace_seconds,
     list_append(&job->waiters, &waiter->link);
     if (job->stage == LOCAL_RUNNING) {
         local_move(job, LOCAL_ENDING);
-        local_save(job);
+        local_save_cancel(job);
         local_end(job, grace_seconds);
     } else if (job->stage == LOCAL_ENDING) {
         /* Asked again: the newer grace period counts. */
         local_end(job, grace_seconds);
     } else if (job->stage == LOCAL_CLEANING || job->stage == LOCAL_ENDED) {
         local_move(job, LOCAL_REMOVING);
-        local_save(job);
+        local_save_cancel(job);
         timer_stop(&job->timer);
         local_purge_soon(local);
     }

@@ -11,6 +11,8 @@
  *   DIR/lock              held while a plugin uses DIR
  *   DIR/records/UID.json  the job; written before its process is started, removed after everything else of it
  *   DIR/records/UID.pid   "PID START BOOT", written by the process itself just before it becomes the agent
+ *   DIR/records/UID.end   how its process ended
+ *   DIR/records/UID.cancel  (empty) it is to be removed
  *   DIR/jobs/UID/         the agent's working folder: volumes/NAME/KEY, agent.log, cgroups and what the agent makes
  *
  * A job's life, moved in local_move() only:
@@ -90,6 +92,8 @@ char *local_record_path(const struct local *local, const char *uid, const char *
 
 /* ---- local_record.c ---- */
 bool local_record_write(const struct local_job *job, struct status *err);
+bool local_record_write_end(const struct local_job *job, struct status *err);
+bool local_record_write_cancel(const struct local_job *job, struct status *err);
 void local_record_remove(const struct local *local, const char *uid);
 /* Makes jobs out of all records; sets aside those that cannot be read. Their processes are not looked at yet, except that
  * process.pid is 0 when it never ran. Folders without a record are removed. */

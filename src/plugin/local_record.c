@@ -77,11 +77,20 @@ bool local_process_alive(const struct local_process *p)
 
 /* ---- writing ---- */
 
+/* Not synced: a power cut ends the jobs too, so records only have to survive this process. No file is ever written over:
+ * replacing one makes ext4 write it out at once, which takes milliseconds. */
+static bool local_record_put(const struct local_job *job, const char *suffix, const struct buf *text,
+                             struct status *err)
+{
+    cleanup_free char *path = local_record_path(job->local, job->uid, suffix);
+
+    return file_replace(path, text->p, text->n, 0600, err);
+}
+
 bool local_record_write(const struct local_job *job, struct status *err)
 {
     struct json_writer w;
     cleanup_buf struct buf text = BUF_INIT;
-    cleanup_free char *path = local_record_path(job->local, job->uid, "json");
 
     json_writer_init(&w, &text, 0);
     json_write_object(&w);
@@ -93,28 +102,42 @@ bool local_record_write(const struct local_job *job, struct status *err)
     json_write_member_string(&w, "jid", job->jid);
     json_write_member_i64(&w, "graceSeconds", job->grace_seconds);
     json_write_member_i64(&w, "createdNs", job->created_ns);
-    if (job->stage == LOCAL_ENDING || job->stage == LOCAL_REMOVING)
-        json_write_member_bool(&w, "cancelled", true);
-    if (job->finished_ns != 0) {
-        json_write_member_object(&w, "ended");
-        json_write_member_i64(&w, "exitCode", job->exit_code);
-        json_write_member_i64(&w, "signal", job->signal);
-        json_write_member_string(&w, "reason", job->reason);
-        json_write_member_string(&w, "message", job->message);
-        json_write_member_i64(&w, "finishedNs", job->finished_ns);
-        json_write_end(&w);
-    }
     json_write_end(&w);
-    /* Not synced: a power cut ends the jobs too, so a record only has to survive this process. */
-    return file_replace(path, text.p, text.n, 0600, err);
+    return local_record_put(job, "json", &text, err);
 }
+
+bool local_record_write_end(const struct local_job *job, struct status *err)
+{
+    struct json_writer w;
+    cleanup_buf struct buf text = BUF_INIT;
+    cleanup_free char *path = local_record_path(job->local, job->uid, "end");
+
+    /* An earlier life has written it. */
+    if (access(path, F_OK) == 0)
+        return true;
+    json_writer_init(&w, &text, 0);
+    json_write_object(&w);
+    json_write_member_i64(&w, "exitCode", job->exit_code);
+    json_write_member_i64(&w, "signal", job->signal);
+    json_write_member_string(&w, "reason", job->reason);
+    json_write_member_string(&w, "message", job->message);
+    json_write_member_i64(&w, "finishedNs", job->finished_ns);
+    json_write_end(&w);
+    return local_record_put(job, "end", &text, err);
+}
+
+bool local_record_write_cancel(const struct local_job *job, struct status *err)
+{
+    return local_record_put(job, "cancel", &(struct buf)BUF_INIT, err);
+}
+
+/* In this order: without its pid a job was never started, and as long as there is a record, a cancel stays one. */
+static const char *const local_record_suffixes[] = { "pid", "end", "json", "cancel" };
 
 void local_record_remove(const struct local *local, const char *uid)
 {
-    static const char *const suffixes[] = { "pid", "json" };
-
-    for (size_t i = 0; i < COUNT_OF(suffixes); i++) {
-        cleanup_free char *path = local_record_path(local, uid, suffixes[i]);
+    for (size_t i = 0; i < COUNT_OF(local_record_suffixes); i++) {
+        cleanup_free char *path = local_record_path(local, uid, local_record_suffixes[i]);
         if (unlink(path) < 0 && errno != ENOENT)
             log_warn("local backend: cannot remove %s: %s", path, strerror(errno));
     }
@@ -127,24 +150,19 @@ static void local_copy_text(char *to, size_t room, const char *from)
     snprintf(to, room, "%s", from);
 }
 
-static bool local_record_parse(struct local_job *job, struct str text, bool *cancelled, struct status *err)
+static bool local_record_parse(struct local_job *job, struct str text, struct status *err)
 {
     cleanup_arena struct arena arena = ARENA_INIT;
-    const struct json *j = json_parse(&arena, text, err), *ended = NULL;
-    const char *uid = "", *namespace_ = "", *name = "", *container = "", *jid = "", *reason = "", *message = "";
-    int64_t version = 0, exit_code = 0, sig = 0;
+    const struct json *j = json_parse(&arena, text, err);
+    const char *uid = "", *namespace_ = "", *name = "", *container = "", *jid = "";
+    int64_t version = 0;
 
     if (j == NULL || !json_want(j, JSON_OBJECT, err) || !json_read_i64(j, "version", 1, 1, &version, err) ||
         !json_read_string(j, "uid", &uid, err) || !json_read_string(j, "namespace", &namespace_, err) ||
         !json_read_string(j, "name", &name, err) || !json_read_string(j, "container", &container, err) ||
         !json_read_string(j, "jid", &jid, err) ||
         !json_read_i64(j, "graceSeconds", -1, INT32_MAX, &job->grace_seconds, err) ||
-        !json_read_i64(j, "createdNs", 0, INT64_MAX, &job->created_ns, err) ||
-        !json_read_bool(j, "cancelled", cancelled, err) || !json_read_node(j, "ended", JSON_OBJECT, &ended, err) ||
-        !json_read_i64(ended, "exitCode", 0, 255, &exit_code, err) ||
-        !json_read_i64(ended, "signal", 0, 255, &sig, err) || !json_read_string(ended, "reason", &reason, err) ||
-        !json_read_string(ended, "message", &message, err) ||
-        !json_read_i64(ended, "finishedNs", 1, INT64_MAX, &job->finished_ns, err))
+        !json_read_i64(j, "createdNs", 0, INT64_MAX, &job->created_ns, err))
         return false;
     if (version != 1 || strcmp(uid, job->uid) != 0)
         return status_set(err, STATUS_DATA_LOSS, "no record of a job with this name");
@@ -153,8 +171,30 @@ static bool local_record_parse(struct local_job *job, struct str text, bool *can
     job->container = xstrdup(container);
     job->jid = xstrdup(jid);
     job->started_ns = job->created_ns;
+    return true;
+}
+
+/* False when there is no such file or it makes no sense: the job's process then tells. */
+static bool local_read_end(struct local_job *job)
+{
+    cleanup_free char *path = local_record_path(job->local, job->uid, "end");
+    cleanup_buf struct buf text = BUF_INIT;
+    cleanup_arena struct arena arena = ARENA_INIT;
+    struct status ignored = STATUS_INIT;
+    const char *reason = "", *message = "";
+    int64_t exit_code = 0, sig = 0, finished_ns = 0;
+
+    if (!file_read(path, LOCAL_RECORD_MAX, &text, &ignored))
+        return false;
+    const struct json *j = json_parse(&arena, (struct str){ (const char *)text.p, text.n }, &ignored);
+    if (!json_is(j, JSON_OBJECT) || !json_read_i64(j, "exitCode", 0, 255, &exit_code, &ignored) ||
+        !json_read_i64(j, "signal", 0, 255, &sig, &ignored) || !json_read_string(j, "reason", &reason, &ignored) ||
+        !json_read_string(j, "message", &message, &ignored) ||
+        !json_read_i64(j, "finishedNs", 1, INT64_MAX, &finished_ns, &ignored) || finished_ns == 0)
+        return false;
     job->exit_code = (int)exit_code;
     job->signal = (int)sig;
+    job->finished_ns = finished_ns;
     local_copy_text(job->reason, sizeof job->reason, reason);
     local_copy_text(job->message, sizeof job->message, message);
     return true;
@@ -188,11 +228,13 @@ static void local_mark_ended(struct local_job *job, const char *message)
 }
 
 /* Decides what a job of an earlier life is now. */
-static void local_classify(struct local_job *job, bool cancelled)
+static void local_classify(struct local_job *job)
 {
-    bool rebooted = false;
+    cleanup_free char *cancel = local_record_path(job->local, job->uid, "cancel");
+    bool rebooted = false, cancelled = access(cancel, F_OK) == 0;
     bool ran = local_read_pid(job, &rebooted);
-    bool alive = job->finished_ns == 0 && local_process_alive(&job->process);
+    bool ended = local_read_end(job);
+    bool alive = !ended && local_process_alive(&job->process);
 
     if (cancelled)
         job->stage = alive ? LOCAL_ENDING : LOCAL_REMOVING;
@@ -200,7 +242,7 @@ static void local_classify(struct local_job *job, bool cancelled)
         job->stage = LOCAL_REMOVING; /* its create was never answered */
     else
         job->stage = alive ? LOCAL_RUNNING : LOCAL_CLEANING;
-    if (!alive && job->finished_ns == 0)
+    if (!alive && !ended)
         local_mark_ended(job, rebooted ? "the machine was restarted"
                                        : "it ended while the plugin was not running; its exit code is not known");
 }
@@ -211,11 +253,10 @@ static void local_record_load(struct local *local, const char *uid)
     cleanup_buf struct buf text = BUF_INIT;
     cleanup_free char *path = local_record_path(local, uid, "json");
     struct local_job *job = local_job_new(local, uid);
-    bool cancelled = false;
 
     if (file_read(path, LOCAL_RECORD_MAX, &text, &err) &&
-        local_record_parse(job, (struct str){ (const char *)text.p, text.n }, &cancelled, &err)) {
-        local_classify(job, cancelled);
+        local_record_parse(job, (struct str){ (const char *)text.p, text.n }, &err)) {
+        local_classify(job);
         return;
     }
     cleanup_free char *aside = xasprintf("%s.bad", path);
@@ -262,10 +303,20 @@ static void local_adopt_folder(struct local *local, const char *uid)
     local_mark_ended(job, "");
 }
 
+/* What is left of a record whose removal was cut off. */
+static void local_remove_stray(struct local *local, const char *uid)
+{
+    if (strmap_get(&local->by_uid, uid) == NULL)
+        local_record_remove(local, uid);
+}
+
 bool local_records_load(struct local *local, struct status *err)
 {
     return local_each(local, "records", ".json", local_record_load, err) &&
-           local_each(local, "jobs", "", local_adopt_folder, err);
+           local_each(local, "jobs", "", local_adopt_folder, err) &&
+           local_each(local, "records", ".pid", local_remove_stray, err) &&
+           local_each(local, "records", ".end", local_remove_stray, err) &&
+           local_each(local, "records", ".cancel", local_remove_stray, err);
 }
 
 #undef LOCAL_RECORD_MAX
