@@ -23,6 +23,7 @@ struct relay_options {
 
 struct relay *relay_start(struct loop *loop, const struct relay_options *options, struct status *err); /* NULL on failure */
 uint16_t relay_port(const struct relay *relay); /* of `listen`; 0 without it */
-void relay_free(struct relay *relay);           /* connections handed over live on; NULL is fine */
+void relay_free(struct relay *relay);           /* connections handed over live on; NULL is fine; not
+                                                   from inside authorise or on_agent */
 
 #endif
