@@ -188,17 +188,24 @@ static void agent_container_on_created(void *arg, const struct status *err, stru
     agent_container_next(c);
 }
 
+static const Runtime__V1__NamespaceOption *agent_container_namespaces(const Runtime__V1__ContainerConfig *config)
+{
+    static const Runtime__V1__NamespaceOption none = RUNTIME__V1__NAMESPACE_OPTION__INIT;
+
+    return config->linux != NULL && config->linux->security_context != NULL &&
+                   config->linux->security_context->namespace_options != NULL
+               ? config->linux->security_context->namespace_options
+               : &none;
+}
+
 /* The process whose PID namespace is to be shared; 0: none. */
 static bool agent_container_target(struct agent *agent, const Runtime__V1__ContainerConfig *config, pid_t *pid,
                                    struct status *err)
 {
-    const Runtime__V1__NamespaceOption *options =
-        config->linux != NULL && config->linux->security_context != NULL
-            ? config->linux->security_context->namespace_options
-            : NULL;
+    const Runtime__V1__NamespaceOption *options = agent_container_namespaces(config);
 
     *pid = 0;
-    if (options == NULL || options->pid != RUNTIME__V1__NAMESPACE_MODE__TARGET)
+    if (options->pid != RUNTIME__V1__NAMESPACE_MODE__TARGET)
         return true;
     const struct agent_container *target = agent_container_find(agent, options->target_id);
     if (target == NULL || target->state != AGENT_CONTAINER_RUNNING)
@@ -221,6 +228,8 @@ static void agent_operation_create(struct agent_container *c, struct agent_opera
     }
     c->tty = config->tty;
     c->with_stdin = config->stdin;
+    c->own_pid = agent_container_namespaces(config)->pid == RUNTIME__V1__NAMESPACE_MODE__CONTAINER &&
+                 c->agent->engine != NULL && strcmp(engine_name(c->agent->engine), "host") != 0;
     c->busy = agent_usable(c->agent, &err) && agent_container_target(c->agent, config, &work.target_pid, &err) &&
               worker_start(c->agent->loop, &c->worker, agent_create_worker, &work, agent_container_on_created, c, &err);
     if (!c->busy)
@@ -243,7 +252,6 @@ static void agent_container_on_exit(void *arg, int wait_status)
 {
     struct agent_container *c = arg;
     struct status err = STATUS_INIT;
-    pid_t pid = c->pid;
 
     c->pid = 0;
     c->finished_ns = clock_real_ns();
@@ -251,8 +259,8 @@ static void agent_container_on_exit(void *arg, int wait_status)
     c->reason = c->exit_code == 0                                              ? "Completed"
                 : engine_oom_killed(c->agent->engine, c->id, c->bundle) ? "OOMKilled"
                                                                                : "Error";
-    /* What is left of it without its first process (when that was no PID 1) must not live on, nor hold its pipes. */
-    if (!engine_signal(c->agent->engine, c->id, c->bundle, pid, SIGKILL, true, &err))
+    /* What is left of it without its first process must not live on, nor hold its pipes. (A PID 1 takes all with it.) */
+    if (!c->own_pid && !engine_signal(c->agent->engine, c->id, c->bundle, 0, SIGKILL, true, &err))
         log_warn("container %.13s: what its first process left behind cannot be killed: %s", c->id, err.message);
     agent_exec_kill_all(c);
     agent_container_close_stdin(c);

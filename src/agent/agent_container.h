@@ -44,6 +44,7 @@ struct agent_container {
     char *bundle;            /* owned; the engine's folder for it */
     enum agent_container_state state;
     bool tty, with_stdin;
+    bool own_pid;            /* its first process is PID 1 of a namespace of its own */
     int stop_signal;
     bool stop_sent;          /* at the pod's end */
     pid_t pid;               /* of the first process; 0 unless RUNNING */
