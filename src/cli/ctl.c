@@ -38,7 +38,7 @@
     { "no-pull", 0, OPTION_SWITCH, FLAG(no_pull), NULL, "Do not pull the image", NULL }, \
     { "with-pull", 0, OPTION_SWITCH, FLAG(with_pull), NULL, "Pull the image first", NULL }
 
-static const struct option ctl_global_options[] = {
+static const struct option_spec ctl_global_options[] = {
     { "runtime-endpoint", 'r', OPTION_STRING, FLAG(runtime_endpoint), "SOCKET", "CRI socket: a path or unix://PATH",
       "CONTAINER_RUNTIME_ENDPOINT" },
     { "image-endpoint", 'i', OPTION_STRING, FLAG(image_endpoint), "SOCKET", "Socket of the image service, when it is another",
@@ -49,28 +49,28 @@ static const struct option ctl_global_options[] = {
     { "timeout", 't', OPTION_DURATION, FLAG(timeout_ns), "TIME", "Longest time for each call; default: kubelet's", NULL },
     { "debug", 'D', OPTION_SWITCH, FLAG(debug), NULL, "Show each call on standard error", NULL },
 };
-static const struct option ctl_info_options[] = { FLAG_OUTPUT, FLAG_QUIET("Without the runtime's own information") };
-static const struct option ctl_runp_options[] = { FLAG_RUNTIME, FLAG_CANCEL };
-static const struct option ctl_rmp_options[] = {
+static const struct option_spec ctl_info_options[] = { FLAG_OUTPUT, FLAG_QUIET("Without the runtime's own information") };
+static const struct option_spec ctl_runp_options[] = { FLAG_RUNTIME, FLAG_CANCEL };
+static const struct option_spec ctl_rmp_options[] = {
     { "force", 'f', OPTION_SWITCH, FLAG(force), NULL, "Stop pods that are running first", NULL },
     FLAG_ALL("Remove all pods"),
 };
-static const struct option ctl_pods_options[] = {
+static const struct option_spec ctl_pods_options[] = {
     { "id", 0, OPTION_STRING, FLAG(id), "ID", "Filter by pod id", NULL },
     FLAG_NAME("Filter by pod name (regular expression)"), FLAG_NAMESPACE, FLAG_STATE("Filter by state: ready, notready"),
     FLAG_LABEL, FLAG_VERBOSE, FLAG_QUIET("Only show IDs"), FLAG_OUTPUT, FLAG_LATEST, FLAG_LAST, FLAG_NO_TRUNC,
 };
-static const struct option ctl_inspectp_options[] = {
+static const struct option_spec ctl_inspectp_options[] = {
     FLAG_OUTPUT, FLAG_QUIET("Without the runtime's own information"), FLAG_NAME("Filter by pod name (regular expression)"),
     FLAG_NAMESPACE, FLAG_STATE("Filter by state: ready, notready"), FLAG_LABEL, FLAG_LATEST, FLAG_LAST,
 };
-static const struct option ctl_create_options[] = { FLAGS_WITH_PULL, FLAG_CANCEL, FLAGS_PULL };
-static const struct option ctl_run_options[] = { FLAGS_WITH_PULL, FLAG_CANCEL, FLAGS_PULL, FLAG_RUNTIME };
-static const struct option ctl_stop_options[] = {
+static const struct option_spec ctl_create_options[] = { FLAGS_WITH_PULL, FLAG_CANCEL, FLAGS_PULL };
+static const struct option_spec ctl_run_options[] = { FLAGS_WITH_PULL, FLAG_CANCEL, FLAGS_PULL, FLAG_RUNTIME };
+static const struct option_spec ctl_stop_options[] = {
     { "timeout", 't', OPTION_NUMBER, FLAG(timeout_seconds), "SECONDS", "Between the stop signal and the kill; default: 0", NULL },
     FLAG_ALL("Stop all running containers"),
 };
-static const struct option ctl_rm_options[] = {
+static const struct option_spec ctl_rm_options[] = {
     { "force", 'f', OPTION_SWITCH, FLAG(force), NULL, "Stop containers that are running first", NULL },
     { "keep-logs", 'k', OPTION_SWITCH, FLAG(keep_logs), NULL, "Leave the log file and its rotations", NULL },
     FLAG_ALL("Remove all containers"),
@@ -80,7 +80,7 @@ static const struct option ctl_rm_options[] = {
     { "pod", 'p', OPTION_STRING, FLAG(pod), "POD-ID", "Filter by pod id", NULL }, \
     { "image", 0, OPTION_STRING, FLAG(image), "IMAGE", "Filter by image", NULL }, FLAG_LABEL, FLAG_LATEST, FLAG_LAST
 #define FLAG_CONTAINER_STATE FLAG_STATE("Filter by state: created, running, exited, unknown")
-static const struct option ctl_exec_options[] = {
+static const struct option_spec ctl_exec_options[] = {
     { "sync", 's', OPTION_SWITCH, FLAG(sync), NULL, "Run the command to its end, then show its output", NULL },
     { "timeout", 0, OPTION_NUMBER, FLAG(timeout_seconds), "SECONDS", "Kill the command after this; 0: never", NULL },
     FLAGS_CONTAINER_FILTER,
@@ -88,40 +88,40 @@ static const struct option ctl_exec_options[] = {
     FLAG_QUIET("Do not name each container"),
     { "ignore-errors", 'e', OPTION_SWITCH, FLAG(ignore_errors), NULL, "Exit with 0 whatever the commands do", NULL },
 };
-static const struct option ctl_ps_options[] = {
+static const struct option_spec ctl_ps_options[] = {
     { "id", 0, OPTION_STRING, FLAG(id), "ID", "Filter by container id", NULL },
     FLAGS_CONTAINER_FILTER, FLAG_CONTAINER_STATE, FLAG_NAMESPACE, FLAG_ALL("Show containers of every state"), FLAG_VERBOSE,
     FLAG_QUIET("Only show IDs"), FLAG_OUTPUT, FLAG_NO_TRUNC,
     { "resolve-image-path", 'r', OPTION_SWITCH, FLAG(resolve_image_path), NULL, "Show the image's name instead of its id", NULL },
 };
-static const struct option ctl_inspect_options[] = {
+static const struct option_spec ctl_inspect_options[] = {
     FLAG_OUTPUT, FLAG_QUIET("Without the runtime's own information"), FLAGS_CONTAINER_FILTER, FLAG_CONTAINER_STATE,
     FLAG_NAMESPACE, FLAG_ALL("Of every state"),
 };
-static const struct option ctl_images_options[] = {
+static const struct option_spec ctl_images_options[] = {
     FLAG_VERBOSE, FLAG_QUIET("Only show IDs"), FLAG_IMAGE_FILTER, FLAG_OUTPUT,
     { "digests", 0, OPTION_SWITCH, FLAG(digests), NULL, "Show digests", NULL },
     FLAG_NO_TRUNC,
     { "pinned", 0, OPTION_SWITCH, FLAG(pinned), NULL, "Show whether an image is pinned", NULL },
 };
-static const struct option ctl_inspecti_options[] = {
+static const struct option_spec ctl_inspecti_options[] = {
     FLAG_OUTPUT, FLAG_QUIET("Without the runtime's own information"),
     { "name", 0, OPTION_STRING, FLAG(name), "IMAGE", "Filter by image name", NULL }, FLAG_IMAGE_FILTER,
 };
-static const struct option ctl_rmi_options[] = {
+static const struct option_spec ctl_rmi_options[] = {
     FLAG_ALL("Remove all images"),
     { "prune", 'q', OPTION_SWITCH, FLAG(prune), NULL, "Remove all images that no container uses", NULL },
 };
-static const struct option ctl_imagefsinfo_options[] = { FLAG_OUTPUT };
-static const struct option ctl_pull_options[] = {
+static const struct option_spec ctl_imagefsinfo_options[] = { FLAG_OUTPUT };
+static const struct option_spec ctl_pull_options[] = {
     { "pod-config", 0, OPTION_STRING, FLAG(pod_config), "FILE", "Pod that the image is for", NULL },
     { "annotation", 'a', OPTION_LIST, FLAG(annotations), "KEY=VALUE", "Annotation of the image; may be given several times", NULL },
     FLAGS_PULL,
 };
-static const struct option ctl_load_options[] = {
+static const struct option_spec ctl_load_options[] = {
     { "base-name", 0, OPTION_STRING, FLAG(base_name), "NAME", "Name of images that carry only a tag", NULL },
 };
-static const struct option ctl_logs_options[] = {
+static const struct option_spec ctl_logs_options[] = {
     { "follow", 'f', OPTION_SWITCH, FLAG(follow), NULL, "Show more as it comes, until the container ends", NULL },
     { "previous", 'p', OPTION_SWITCH, FLAG(previous), NULL, "Of the container's previous instance", NULL },
     { "reopen", 'r', OPTION_SWITCH, FLAG(reopen), NULL, "Have the runtime reopen the log file first", NULL },

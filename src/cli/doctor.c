@@ -32,7 +32,7 @@ static void (*const doctor_checks[])(struct doctor *d) = {
     doctor_check_overlay, doctor_check_cgroups,  doctor_check_seccomp,    doctor_check_clock,
 };
 
-static const struct option doctor_options[] = {
+static const struct option_spec doctor_options[] = {
     { "config", 'c', OPTION_STRING, offsetof(struct doctor, config_path), "FILE", "Configuration of serve (YAML)", NULL },
 };
 

@@ -21,7 +21,7 @@ struct options_parser {
 
 /* ---- values ---- */
 
-static bool options_store(const struct options_parser *p, const struct option *o, const char *shown, const char *text)
+static bool options_store(const struct options_parser *p, const struct option_spec *o, const char *shown, const char *text)
 {
     void *value = p->values + o->offset;
     struct option_list *list = value;
@@ -67,7 +67,7 @@ static bool options_store(const struct options_parser *p, const struct option *o
 
 /* ---- finding ---- */
 
-static const struct option *options_by_name(const struct command *c, const char *name, size_t n)
+static const struct option_spec *options_by_name(const struct command *c, const char *name, size_t n)
 {
     for (size_t i = 0; i < c->option_count; i++)
         if (strlen(c->options[i].name) == n && memcmp(c->options[i].name, name, n) == 0)
@@ -75,7 +75,7 @@ static const struct option *options_by_name(const struct command *c, const char 
     return NULL;
 }
 
-static const struct option *options_by_letter(const struct command *c, char letter)
+static const struct option_spec *options_by_letter(const struct command *c, char letter)
 {
     for (size_t i = 0; i < c->option_count; i++)
         if (c->options[i].letter == letter)
@@ -100,7 +100,7 @@ static bool options_unknown(const struct options_parser *p, const char *shown)
 /* ---- parsing ---- */
 
 /* The value of an option that needs one: what came attached, else the next word. */
-static bool options_take(struct options_parser *p, const struct option *o, const char *shown, const char *attached)
+static bool options_take(struct options_parser *p, const struct option_spec *o, const char *shown, const char *attached)
 {
     p->given[o - p->command->options] = true;
     if (o->kind == OPTION_SWITCH)
@@ -118,7 +118,7 @@ static bool options_take_long(struct options_parser *p, const char *word)
     const char *name = word + strspn(word, "-"), *equals = strchr(name, '=');
     size_t n = equals != NULL ? (size_t)(equals - name) : strlen(name);
     const char *shown = arena_printf(p->arena, "--%.*s", (int)(n < 64 ? n : 64), name);
-    const struct option *o = options_by_name(p->command, name, n);
+    const struct option_spec *o = options_by_name(p->command, name, n);
 
     return o == NULL ? options_unknown(p, shown) : options_take(p, o, shown, equals != NULL ? equals + 1 : NULL);
 }
@@ -128,7 +128,7 @@ static bool options_take_letters(struct options_parser *p, const char *word)
 {
     for (const char *letter = word + 1; *letter != '\0'; letter++) {
         const char *shown = arena_printf(p->arena, "-%c", *letter);
-        const struct option *o = options_by_letter(p->command, *letter);
+        const struct option_spec *o = options_by_letter(p->command, *letter);
         if (o == NULL)
             return options_unknown(p, letter == word + 1 ? word : shown);
         if (o->kind != OPTION_SWITCH || letter[1] == '=') {
@@ -153,7 +153,7 @@ static bool options_take_word(struct options_parser *p, const char *word)
 static bool options_take_environment(const struct options_parser *p)
 {
     for (size_t i = 0; i < p->command->option_count; i++) {
-        const struct option *o = &p->command->options[i];
+        const struct option_spec *o = &p->command->options[i];
         const char *text = o->environment != NULL && !p->given[i] ? getenv(o->environment) : NULL;
         if (text != NULL && *text != '\0' && !options_store(p, o, o->environment, text))
             return false;
@@ -224,7 +224,7 @@ static void options_put_column(struct buf *out, size_t column, const char *text)
     }
 }
 
-static void options_put_option(struct buf *out, const struct option *o)
+static void options_put_option(struct buf *out, const struct option_spec *o)
 {
     size_t before = out->n;
 

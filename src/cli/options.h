@@ -23,7 +23,7 @@ struct option_list {
     size_t count;
 };
 
-struct option {
+struct option_spec {
     const char *name;        /* without dashes */
     char letter;             /* 0: none */
     enum option_kind kind;
@@ -40,7 +40,7 @@ struct command {
     const char *arguments; /* "POD-ID [POD-ID...]", "" */
     const char *summary;   /* one line */
     const char *details;   /* further paragraphs of the help; "" */
-    const struct option *options;
+    const struct option_spec *options;
     size_t option_count;
     size_t arguments_min, arguments_max;
     bool stops; /* what follows the first argument is not for us, even with dashes */

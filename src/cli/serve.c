@@ -23,9 +23,9 @@ struct serve_line {
     size_t key_count;
 };
 
-static void serve_make_options(struct serve_line *line, struct option *options, size_t *count)
+static void serve_make_options(struct serve_line *line, struct option_spec *options, size_t *count)
 {
-    options[(*count)++] = (struct option){ .name = "config",
+    options[(*count)++] = (struct option_spec){ .name = "config",
                                            .letter = 'c',
                                            .kind = OPTION_STRING,
                                            .offset = offsetof(struct serve_values, config_path),
@@ -38,7 +38,7 @@ static void serve_make_options(struct serve_line *line, struct option *options, 
         cleanup_free char *name = config_option_name(key);
         line->places[line->key_count] = key->place;
         /* The environment is config_load's business: it knows the order of precedence. */
-        options[(*count)++] = (struct option){
+        options[(*count)++] = (struct option_spec){
             .name = arena_strdup(&line->arena, name),
             .kind = OPTION_STRING,
             .offset = offsetof(struct serve_values, keys) + line->key_count++ * sizeof(const char *),
@@ -51,7 +51,7 @@ static void serve_make_options(struct serve_line *line, struct option *options, 
 /* False with *status set: the program is over. */
 static bool serve_read_line(struct serve_line *line, int argc, char **argv, int *status)
 {
-    struct option *options = ARENA_ARRAY(&line->arena, struct option, config_key_count + 1);
+    struct option_spec *options = ARENA_ARRAY(&line->arena, struct option_spec, config_key_count + 1);
     struct option_result result;
     struct status err = STATUS_INIT;
     struct command command = {

@@ -84,7 +84,7 @@ void container_free(struct container *container)
     status_set(&err, STATUS_NOT_FOUND, "container %.13s was removed meanwhile", container->record->id);
     waiters_fail(&container->waiters, WAIT_STOPPED, &err);
     waiters_fail(&container->waiters, WAIT_REMOVED, &err);
-    store_forget(container->node->store, container);
+    state_forget(container->node->state, container);
     timer_stop(&container->kill_timer);
     container_forget_exit(container);
     container_close_log(container);
@@ -106,7 +106,7 @@ void container_drop(struct container *container)
 {
     cleanup_free char *position = container_position_path(container);
 
-    store_delete(container->node->store, STORE_CONTAINER, container->record->id, NULL, NULL);
+    state_delete(container->node->state, STATE_CONTAINER, container->record->id, NULL, NULL);
     unlink(position);
     waiters_reply(&container->waiters, WAIT_STOPPED, "", 0);
     waiters_reply(&container->waiters, WAIT_REMOVED, "", 0);
@@ -115,7 +115,7 @@ void container_drop(struct container *container)
 
 static void container_put(struct container *container, void (*on_done)(void *arg, const struct status *err), void *arg)
 {
-    store_put(container->node->store, STORE_CONTAINER, container->record->id, &container->record->base, on_done, arg);
+    state_put(container->node->state, STATE_CONTAINER, container->record->id, &container->record->base, on_done, arg);
 }
 
 /* The one place where the phase changes. False: an impossible move, refused. */
@@ -442,7 +442,7 @@ static void container_on_agent_removed(void *arg, const struct status *status, c
         waiters_fail(&container->waiters, WAIT_REMOVED, status);
         return;
     }
-    store_delete(container->node->store, STORE_CONTAINER, container->record->id, container_on_record_deleted, container);
+    state_delete(container->node->state, STATE_CONTAINER, container->record->id, container_on_record_deleted, container);
 }
 
 void container_remove(struct container *container, struct rpc_call *call)
@@ -461,7 +461,7 @@ void container_remove(struct container *container, struct rpc_call *call)
         return;
     container->removing = true;
     if (link == NULL) {
-        store_delete(container->node->store, STORE_CONTAINER, container->record->id, container_on_record_deleted,
+        state_delete(container->node->state, STATE_CONTAINER, container->record->id, container_on_record_deleted,
                      container);
         return;
     }
@@ -483,7 +483,7 @@ void container_restore(struct node *node, Interlink__State__V1__Container *recor
 
     if (sandbox == NULL) {
         log_warn("container %.13s: its sandbox %.13s has no record: dropped", record->id, record->sandbox_id);
-        store_delete(node->store, STORE_CONTAINER, record->id, NULL, NULL);
+        state_delete(node->state, STATE_CONTAINER, record->id, NULL, NULL);
         protobuf_c_message_free_unpacked(&record->base, NULL);
         return;
     }

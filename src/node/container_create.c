@@ -197,7 +197,7 @@ static void creation_begin(struct sandbox *sandbox, struct link *link, struct rp
     request.image = &agent_image;
     rpc_unary(link_conn(link), "/interlink.agent.v1.Agent/CreateContainer", &request.base,
               &interlink__agent__v1__create_container_response__descriptor, 0, creation_on_agent, creation);
-    store_put(sandbox->node->store, STORE_CONTAINER, creation->id, &container->record->base, creation_on_recorded,
+    state_put(sandbox->node->state, STATE_CONTAINER, creation->id, &container->record->base, creation_on_recorded,
               creation);
 }
 

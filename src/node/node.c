@@ -181,9 +181,9 @@ static bool node_restore(struct node *node, struct status *err)
 {
     struct strmap_iter it = { 0 };
 
-    if (!store_load(node->store, STORE_SANDBOX, &interlink__state__v1__sandbox__descriptor, node_on_sandbox_record, node,
+    if (!state_load(node->state, STATE_SANDBOX, &interlink__state__v1__sandbox__descriptor, node_on_sandbox_record, node,
                     err) ||
-        !store_load(node->store, STORE_CONTAINER, &interlink__state__v1__container__descriptor,
+        !state_load(node->state, STATE_CONTAINER, &interlink__state__v1__container__descriptor,
                     node_on_container_record, node, err))
         return false;
     image_store_start(node->images);
@@ -312,8 +312,8 @@ static bool node_open(struct node *node, struct status *err)
     struct image_store_options images = { .root = o->image_dir, .pinned = o->pinned_images,
                                           .layer_bytes_max = o->layer_bytes_max };
 
-    node->store = store_open(node->loop, o->state_dir, err);
-    if (node->store == NULL || !dir_make(logs, 0700, err))
+    node->state = state_open(node->loop, o->state_dir, err);
+    if (node->state == NULL || !dir_make(logs, 0700, err))
         return false;
     node->images = image_store_open(node->loop, &images, err);
     return node->images != NULL && node_load_identity(node, err) && node_start_handlers(node, err) && node_restore(node, err) &&
@@ -353,7 +353,7 @@ void node_stop(struct node *node)
         interlink_target_free(node->handlers[i].target);
     plugin_stop(node->plugin);
     image_store_free(node->images);
-    store_close(node->store);
+    state_close(node->state);
     tls_identity_free(node->identity);
     rpc_health_free(node->health);
     rpc_reflection_free(node->reflection);

@@ -3,7 +3,7 @@
  * node.h: the CRI side: what a kubelet sees.
  *
  *   node.[ch]               the context of the process: its objects, looking them up, start and end
- *   store.[ch]              what must survive a crash
+ *   state.[ch]              what must survive a crash
  *   sandbox.[ch]            a pod: submitted as one interLink job, ready when its agent has called in
  *   container.[ch]          a container of a ready pod, driven through the agent
  *   link.[ch]               the connection to a pod's agent
@@ -22,7 +22,7 @@
 #include "base/base.h"
 #include "io/loop.h"
 #include "io/socket.h"
-#include "node/store.h"
+#include "node/state.h"
 #include "rpc/rpc.h"
 
 #include "agent.pb-c.h"
@@ -71,7 +71,7 @@ struct handler {
 struct node {
     struct loop *loop;
     const struct node_options *options;
-    struct store *store;             /* owned, as all below */
+    struct state *state;             /* owned, as all below */
     struct image_store *images;
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;

@@ -76,7 +76,7 @@ void sandbox_free(struct sandbox *sandbox)
     waiters_fail(&sandbox->waiters, WAIT_READY, &err);
     waiters_fail(&sandbox->waiters, WAIT_STOPPED, &err);
     waiters_fail(&sandbox->waiters, WAIT_REMOVED, &err);
-    store_forget(sandbox->node->store, sandbox);
+    state_forget(sandbox->node->state, sandbox);
     strmap_remove(&sandbox->node->sandboxes, sandbox->record->id);
     sandbox->node->sandbox_list_valid = false;
     timer_stop(&sandbox->stop_timer);
@@ -90,7 +90,7 @@ void sandbox_free(struct sandbox *sandbox)
 
 static void sandbox_put(struct sandbox *sandbox, void (*on_done)(void *arg, const struct status *err))
 {
-    store_put(sandbox->node->store, STORE_SANDBOX, sandbox->record->id, &sandbox->record->base, on_done, sandbox);
+    state_put(sandbox->node->state, STATE_SANDBOX, sandbox->record->id, &sandbox->record->base, on_done, sandbox);
 }
 
 /* The one place where the phase changes. False: an impossible move, refused. */
@@ -188,7 +188,7 @@ static void sandbox_abandon(struct sandbox *sandbox, const struct status *err)
     waiters_fail(&sandbox->waiters, WAIT_READY, err);
     waiters_reply(&sandbox->waiters, WAIT_STOPPED, "", 0);
     waiters_reply(&sandbox->waiters, WAIT_REMOVED, "", 0);
-    store_delete(sandbox->node->store, STORE_SANDBOX, sandbox->record->id, NULL, NULL);
+    state_delete(sandbox->node->state, STATE_SANDBOX, sandbox->record->id, NULL, NULL);
     sandbox_free(sandbox);
 }
 
@@ -608,7 +608,7 @@ static void sandbox_finish_removal(struct sandbox *sandbox)
     while (!list_empty(&sandbox->containers))
         container_drop(CONTAINER_OF(sandbox->containers.next, struct container, link));
     sandbox->deleting = true;
-    store_delete(sandbox->node->store, STORE_SANDBOX, sandbox->record->id, sandbox_on_record_deleted, sandbox);
+    state_delete(sandbox->node->state, STATE_SANDBOX, sandbox->record->id, sandbox_on_record_deleted, sandbox);
 }
 
 void sandbox_remove(struct sandbox *sandbox, struct rpc_call *call)

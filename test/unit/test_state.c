@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "node/store.h"
+#include "node/state.h"
 
 #include "io/child.h"
 #include "io/file.h"
@@ -60,27 +60,27 @@ static void turn_until_confirmed(unsigned count)
     assert_int_equal(confirmed, count);
 }
 
-static void put(struct store *store, const char *record_id, int64_t created)
+static void put(struct state *store, const char *record_id, int64_t created)
 {
     Interlink__State__V1__Sandbox record = INTERLINK__STATE__V1__SANDBOX__INIT;
 
     record.id = (char *)(uintptr_t)record_id;
     record.created_at = created;
-    store_put(store, STORE_SANDBOX, record_id, &record.base, on_done, NULL);
+    state_put(store, STATE_SANDBOX, record_id, &record.base, on_done, NULL);
 }
 
-static void load(struct store *store)
+static void load(struct state *store)
 {
     struct status err = STATUS_INIT;
 
     loaded = 0;
-    assert_true(store_load(store, STORE_SANDBOX, &interlink__state__v1__sandbox__descriptor, on_record, NULL, &err));
+    assert_true(state_load(store, STATE_SANDBOX, &interlink__state__v1__sandbox__descriptor, on_record, NULL, &err));
 }
 
 static void records_survive_and_the_last_counts(void **state)
 {
     struct status err = STATUS_INIT;
-    struct store *store = store_open(loop, dir, &err);
+    struct state *store = state_open(loop, dir, &err);
     char other[] = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     (void)state;
 
@@ -89,41 +89,41 @@ static void records_survive_and_the_last_counts(void **state)
     for (int i = 1; i <= 300; i++)
         put(store, id, i);
     put(store, other, 1);
-    store_delete(store, STORE_SANDBOX, other, on_done, NULL);
-    store_delete(store, STORE_SANDBOX, other, on_done, NULL); /* what is not there is deleted */
+    state_delete(store, STATE_SANDBOX, other, on_done, NULL);
+    state_delete(store, STATE_SANDBOX, other, on_done, NULL); /* what is not there is deleted */
     turn_until_confirmed(303);
     load(store);
     assert_int_equal(loaded, 1);
     assert_int_equal(last_created, 300);
     /* What was given to the writer is carried out by the end, confirmed or not. */
     put(store, id, 301);
-    store_close(store);
-    store = store_open(loop, dir, &err);
+    state_close(store);
+    store = state_open(loop, dir, &err);
     load(store);
     assert_int_equal(last_created, 301);
-    assert_null(store_open(loop, dir, &err));
+    assert_null(state_open(loop, dir, &err));
     assert_int_equal(err.code, STATUS_FAILED_PRECONDITION);
-    store_close(store);
+    state_close(store);
 }
 
 static void a_killed_writer_is_replaced_and_nothing_is_lost(void **state)
 {
     struct status err = STATUS_INIT;
-    struct store *store = store_open(loop, dir, &err);
+    struct state *store = state_open(loop, dir, &err);
     char command[64];
     (void)state;
 
     confirmed = 0;
     put(store, id, 400);
     turn_until_confirmed(1);
-    snprintf(command, sizeof command, "pkill -9 -P %d -x store", getpid());
+    snprintf(command, sizeof command, "pkill -9 -P %d -x state", getpid());
     assert_int_equal(system(command), 0);
     for (int i = 0; i < 100; i++)
         put(store, id, 401 + i);
     turn_until_confirmed(101);
     load(store);
     assert_int_equal(last_created, 500);
-    store_close(store);
+    state_close(store);
 }
 
 static unsigned set_aside_count(void)
@@ -143,7 +143,7 @@ static unsigned set_aside_count(void)
 static void damaged_records_are_set_aside(void **state)
 {
     struct status err = STATUS_INIT;
-    struct store *store = store_open(loop, dir, &err);
+    struct state *store = state_open(loop, dir, &err);
     char *path = xasprintf("%s/sandboxes/%s", dir, id);
     struct buf good = BUF_INIT;
     (void)state;
@@ -167,7 +167,7 @@ static void damaged_records_are_set_aside(void **state)
     assert_true(file_replace(path, good.p, good.n, 0600, &err));
     load(store);
     assert_int_equal(loaded, 1);
-    store_close(store);
+    state_close(store);
     buf_free(&good);
     free(path);
 }
