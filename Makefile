@@ -56,7 +56,7 @@ FUZZ_SAN := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=un
 FUZZ_FLAGS = $(STD) -O1 -g $(FUZZ_SAN) $(call includes,host)
 FUZZ_SECONDS ?= 10
 
-SRC := $(sort $(shell find src -name '*.c'))
+SRC := $(sort $(shell find src -name '*.c' 2>/dev/null))
 PROTO := $(sort $(wildcard proto/*.proto))
 GEN_C := $(PROTO:proto/%.proto=build/gen/%.pb-c.c)
 UNIT := $(patsubst test/unit/%.c,build/unit/%,$(sort $(wildcard test/unit/test_*.c)))
