@@ -119,6 +119,8 @@ int ctl_fail(const struct ctl *ctl, const struct status *err);
 void ctl_warn(const struct ctl *ctl, const char *format, ...) PRINTF_LIKE(2, 3);
 /* Writes ctl->out to standard output. False: nobody reads it any more. */
 bool ctl_flush(struct ctl *ctl);
+/* To standard error, as it is. */
+void ctl_write_error(const void *p, size_t n);
 
 struct ctl_table {
     struct ctl *ctl;

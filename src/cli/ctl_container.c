@@ -245,7 +245,7 @@ static bool ctl_exec_in(struct ctl *ctl, const char *id, char **command, size_t 
         return status_prefix(err, "running %s in the container %s", command[0], id);
     buf_append(&ctl->out, r->stdout.data, r->stdout.len);
     ctl_flush(ctl);
-    fwrite(r->stderr.data, 1, r->stderr.len, stderr);
+    ctl_write_error(r->stderr.data, r->stderr.len);
     return r->exit_code == 0 || status_set(err, STATUS_UNKNOWN, "the command %s in the container %s exited with %" PRId32,
                                            command[0], id, r->exit_code);
 }

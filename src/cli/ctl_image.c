@@ -23,16 +23,15 @@ bool ctl_image_status(struct ctl *ctl, const char *image, bool verbose, Runtime_
     return true;
 }
 
-/* By first tag, else first digest, else id. */
+/* What an image is sorted by: its first tag, else its first digest, else its id. */
+static const char *ctl_image_key(const Runtime__V1__Image *image)
+{
+    return image->n_repo_tags > 0 ? image->repo_tags[0] : image->n_repo_digests > 0 ? image->repo_digests[0] : image->id;
+}
+
 static int ctl_compare_images(const void *a, const void *b)
 {
-    const Runtime__V1__Image *x = *(Runtime__V1__Image *const *)a, *y = *(Runtime__V1__Image *const *)b;
-
-    if (x->n_repo_tags > 0 && y->n_repo_tags > 0)
-        return strcmp(x->repo_tags[0], y->repo_tags[0]);
-    if (x->n_repo_digests > 0 && y->n_repo_digests > 0)
-        return strcmp(x->repo_digests[0], y->repo_digests[0]);
-    return strcmp(x->id, y->id);
+    return strcmp(ctl_image_key(*(Runtime__V1__Image *const *)a), ctl_image_key(*(Runtime__V1__Image *const *)b));
 }
 
 /* "docker.io/library/busybox" and "sha256:...". */

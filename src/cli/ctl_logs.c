@@ -115,7 +115,7 @@ static bool ctl_show(struct ctl_logging *l, bool *more, struct status *err)
         crilog_read(&l->reader, (struct str){ (const char *)block, (size_t)n }, &l->ctl->out, &l->error);
         if (!ctl_flush(l->ctl))
             l->reader.done = true; /* nobody reads any more */
-        fwrite(l->error.p, 1, l->error.n, stderr);
+        ctl_write_error(l->error.p, l->error.n);
         buf_clear(&l->error);
         if (!ctl_turn(l->ctl, 0, err))
             return false;

@@ -54,6 +54,12 @@ bool ctl_flush(struct ctl *ctl)
     return all;
 }
 
+void ctl_write_error(const void *p, size_t n)
+{
+    if (n > 0)
+        fwrite(p, 1, n, stderr);
+}
+
 /* ---- tables ---- */
 
 struct ctl_table ctl_table_new(struct ctl *ctl, const char *const *titles, size_t columns)
