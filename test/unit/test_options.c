@@ -11,7 +11,7 @@ struct values {
     struct option_list labels;
 };
 
-static const struct option options[] = {
+static const struct option_spec options[] = {
     { "all", 'a', OPTION_SWITCH, offsetof(struct values, all), NULL, "Show all", NULL },
     { "interactive", 'i', OPTION_SWITCH, offsetof(struct values, interactive), NULL, "Keep standard input open", NULL },
     { "tty", 't', OPTION_SWITCH, offsetof(struct values, tty), NULL, "Allocate a terminal", NULL },
