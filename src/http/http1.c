@@ -212,11 +212,9 @@ enum http1_event http1_next(struct http1 *h, struct str *in, struct str *body, s
     if (in->n == 0)
         *in = STR("");
     for (;;) {
-        /* Never more at a time than a head may have: what the callbacks copy stays within that bound. A piece of body
-         * is not copied, and may be as large as the input. */
-        size_t n = in->n, room = h->head_max + 1 - h->unproductive;
-        if (!h->in_body && n > room)
-            n = room;
+        /* Never more at a time than may still come without anything to tell: what the callbacks copy stays within that
+         * bound, and how the input is cut makes no difference. */
+        size_t room = h->head_max + 1 - h->unproductive, n = in->n < room ? in->n : room;
         enum http1_event event = http1_run(h, in, n, err);
         if (event == HTTP1_BODY)
             *body = h->piece;
