@@ -5,6 +5,11 @@
 
 #include "base/base.h"
 
+/* A third-party header includes this one, whose macros would take the place of the words below from there on. */
+#include <syslog.h>
+#undef LOG_INFO
+#undef LOG_DEBUG
+
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /* Lines above `level` are dropped. Default: LOG_INFO. `role` is a word put into each line ("serve", "agent"); it must
