@@ -61,7 +61,7 @@ show logs "$container"
 show exec -s "$container" sh -c 'echo "$GREETING from process $$, as user $(id -u), beside:"; ps'
 
 step "It stops on TERM, with its own exit code"
-ctl stop "$container" >/dev/null
+ctl stop -t 10 "$container" >/dev/null
 show ps -a
 printf 'exit code: '
 ctl inspect "$container" | sed -n 's/.*"exitCode": *\([0-9]*\).*/\1/p' | head -n 1
@@ -72,6 +72,6 @@ ctl rm "$container" >/dev/null
 ctl stopp "$pod" >/dev/null
 ctl rmp "$pod" >/dev/null
 ctl rmi example.local/demo:1 >/dev/null
-show pods -a
+show pods
 show images
 step "Done. Next: ./test.sh, or \`interlink-cri serve\` and \`interlink-cri doctor\`."
