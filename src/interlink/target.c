@@ -175,7 +175,9 @@ static void target_on_done(void *arg, const struct http_result *result)
         interlink_error_text(result->body, &text);
         answer.told = text.n > 0;
         status_set(&err, interlink_error_code(result->http_status), "interLink at \"%s\": %s answered %d: %s", name,
-                   call->what, result->http_status, text.n > 0 ? buf_cstr(&text) : "no reason was given");
+                   call->what, result->http_status, text.n > 0                   ? buf_cstr(&text)
+                   : result->http_status == 500 ? "no reason was given: the plugin behind it may be down"
+                                                : "no reason was given");
         answer.err = &err;
     }
     target_call_end(call, &answer);

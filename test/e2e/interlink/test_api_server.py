@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stand-in API server does what interLink's was measured to do: tests that lean on it must not lean on a kinder one."""
+import json
+
+import kit
+import pytest
+from kit import pod
+
+
+@pytest.fixture
+def batch(tmp_path):
+    server = kit.ApiServer(tmp_path, "--batch", "--keep", "0.3").start()
+    yield server
+    server.close()
+
+
+def test_two_creates_are_two_jobs(batch):
+    p = pod()
+    batch.created(p)
+    batch.created(p)
+    assert json.loads(batch.raw("POST", "/_jobs")[1]) == {p["metadata"]["uid"]: 2}
+    assert batch.delete(p)[0] == 200
+    assert json.loads(batch.raw("POST", "/_jobs")[1]) == {p["metadata"]["uid"]: 1}
+
+
+def test_one_answer_is_kept_whoever_asks(batch):
+    a, b = pod(), pod()
+    batch.created(a)
+    batch.created(b)
+    assert batch.state(a) == {"waiting": {}}
+    assert batch.raw("GET", "/status", [b]) == (200, "null")
+    kit.wait_for(lambda: batch.raw("GET", "/status", [b])[1] != "null")
+    assert batch.state(b) == {"waiting": {}}
+
+
+def test_answers_from_the_cache_for_another_phase(batch):
+    p = pod()
+    batch.created(p)
+    assert batch.state(p) == {"waiting": {}}
+    batch.raw("POST", "/_state", {"uid": p["metadata"]["uid"], "state": {"running": {}}})
+    stale = json.loads(batch.raw("GET", "/status", [{**p, "status": {"phase": "Succeeded"}}])[1])
+    assert stale[0]["containers"][0]["state"] == {"waiting": {}}
+    assert batch.state(p) == {"running": {}}
+
+
+def test_unknown_delete(batch):
+    assert batch.delete(pod()) == (500, "")
+
+
+def test_plugin_down(batch):
+    batch.faults(down=True)
+    for path in ("/create", "/delete", "/pinglink"):
+        assert batch.raw("POST", path, pod() if path == "/delete" else {"pod": pod()}) == (500, "")
+    batch.faults()
+    assert batch.raw("POST", "/pinglink")[0] == 200
+
+
+def test_errors_are_wrapped_and_escaped(batch):
+    batch.faults(create="text", fail_text='<bad> "account" & more')
+    status, text = batch.create(pod())
+    assert status == 504
+    assert text.endswith("call exit status: 500. Body: &lt;bad&gt; &#34;account&#34; &amp; more")
+
+
+def test_one_pod_spoils_the_batch(batch):
+    a, b = pod(), pod()
+    batch.created(a)
+    batch.created(b)
+    batch.faults(poison=[b["metadata"]["uid"]])
+    assert batch.raw("GET", "/status", [a, b])[0] == 500
+    assert batch.state(a) == {"waiting": {}}
+
+
+def test_an_answer_that_is_lost(batch):
+    p = pod()
+    batch.faults(create="drop")
+    with pytest.raises(OSError):
+        batch.create(p)
+    assert json.loads(batch.raw("POST", "/_jobs")[1]) == {p["metadata"]["uid"]: 1}
+
+
+@pytest.mark.parametrize("body", [b"{", b"null", b"[]", b"{}"])
+def test_a_malformed_delete_kills_it(batch, body):
+    with pytest.raises(OSError):
+        batch.raw("DELETE", "/delete", body)
+    assert batch.process.wait(timeout=5) == 1
+
+
+def test_odd_status_bodies(batch):
+    for fault, text in (("null", "null"), ("empty", "")):
+        batch.faults(status=fault)
+        assert batch.raw("GET", "/status", [pod()]) == (200, text)
+    batch.faults(status="garbage")
+    with pytest.raises(ValueError):
+        json.loads(batch.raw("GET", "/status", [pod()])[1])
+
+
+def test_log_requests_are_checked(batch):
+    p = pod()
+    assert batch.logs(p)[0] == 200
+    assert batch.logs(p, Tail=1, Bytes=1)[0] == 400
+    assert batch.logs(p, SinceSeconds=1, SinceTime="2026-01-01T00:00:00Z")[0] == 400
+    assert batch.logs(p, container="Not_a_label")[0] == 400
+    assert batch.logs(pod(uid="abc"))[0] == 400
