@@ -529,7 +529,9 @@ def test_words(ctl):
     verbs = re.findall(r"^  ([a-z]+) {2,}", help, re.M)
     assert verbs == ("version info runp create start run ps pods logs exec stop rm stopp rmp inspect inspectp pull load images rmi "
                      "inspecti imagefsinfo").split()
+    manual = (TOP / "docs" / "interlink-cri.1").read_text().split(".SH CTL")[1].split(".SH EXIT")[0].replace("\\fP", " ")
     for verb in verbs:
+        assert re.search(rf"\b{verb}\b", manual), f"the manual lacks {verb}"
         assert ctl(verb, "--help").startswith(f"Usage: interlink-cri ctl {verb}")
     assert "unknown command inspekt, did you mean inspect?" in ctl.fails("inspekt")
     assert "unknown option --outptu, did you mean --output?" in ctl.fails("ps", "--outptu", "json")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`interlink-cri doctor`: one line a check, an exit status that a script can use, and nothing left behind."""
+import http.server
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import threading
+
+import pytest
+from fake import Fake
+
+TOP = pathlib.Path(__file__).resolve().parents[3]
+BINARY = pathlib.Path(os.environ.get("INTERLINK_CRI_BINARY") or TOP / "build" / "san" / "interlink-cri")
+USER = 54321  # an ordinary user's id without an entry in /etc/passwd
+
+
+@pytest.fixture
+def root():
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="icri-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def doctor(root, config, user=None):
+    """(exit status, {what was looked at: (result, what was found)}, everything it printed)"""
+    file = root / "config.yaml"
+    file.write_text(config)
+    as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+    env = {k: v for k, v in os.environ.items() if not k.startswith("INTERLINK_CRI_")}
+    result = subprocess.run([*as_user, str(BINARY), "doctor", "--config", str(file)], env=env, capture_output=True, text=True, timeout=60)
+    assert result.stderr == ""
+    lines = {}
+    for line in result.stdout.splitlines():
+        if line[:6].strip() in ("ok", "warn", "FAIL"):
+            lines[line[6:24].strip()] = (line[:6].strip(), line[24:])
+    return result.returncode, lines, result.stdout
+
+
+def test_a_good_set_up(root):
+    fake = Fake(root / "cri.sock")
+    state = root / "state"
+    state.mkdir(mode=0o700)
+    status, lines, text = doctor(root, f"Socket: {root}/cri.sock\nStateDir: {state}\n")
+    fake.stop()
+    assert status == 0, text
+    assert lines["configuration"][0] == lines["state folder"][0] == lines["handler local"][0] == "ok"
+    assert lines["socket"] == ("ok", f"{root}/cri.sock: fake 1.2.3 answers")
+    assert {"kernel", "namespaces", "overlayfs", "cgroups", "seccomp", "disk space", "clock", "log folder"} < set(lines)
+    assert list(state.iterdir()) == []
+    assert "0 failed" in text.splitlines()[-1]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes an ordinary user, which only root can")
+def test_an_ordinary_user(root):
+    (root / "state").mkdir(mode=0o700)
+    os.chown(root / "state", USER, USER)
+    status, lines, text = doctor(root, f"Socket: {root}/cri.sock\nStateDir: {root}/state\n", USER)
+    assert lines["state folder"][0] == "ok" and lines["socket"][0] == "warn", text
+    assert status == (1 if lines["namespaces"][0] == "FAIL" else 0)
+    assert list((root / "state").iterdir()) == []
+
+
+def test_a_bad_configuration(root):
+    status, lines, text = doctor(root, "StateDri: /x\n")
+    assert status == 1 and lines["configuration"][0] == "FAIL"
+    assert "line 1, column 1: StateDri: no such key, did you mean StateDir?" in text
+    assert "1 failed" in text.splitlines()[-1]
+
+
+def test_an_open_state_folder(root):
+    (root / "state").mkdir(mode=0o755)
+    (root / "state").chmod(0o755)
+    status, lines, text = doctor(root, f"Socket: {root}/cri.sock\nStateDir: {root}/state\n")
+    assert status == 1 and lines["state folder"][0] == "FAIL"
+    assert f"-> chown it to this user and chmod 700 {root}/state" in text
+
+
+class Api(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200 if self.path == "/pinglink" else 404)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *_):
+        pass
+
+
+def test_interlink_servers(root):
+    server = http.server.HTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    handlers = (f"Handlers:\n- {{Name: there, Target: 'http://127.0.0.1:{port}'}}\n"
+                f"- {{Name: gone, Target: 'unix://{root}/none.sock'}}\n")
+    status, lines, text = doctor(root, f"Socket: {root}/cri.sock\nStateDir: {root}/state\n{handlers}")
+    server.shutdown()
+    server.server_close()
+    assert status == 1
+    assert lines["handler there"] == ("ok", f"http://127.0.0.1:{port} answers"), text
+    assert lines["handler gone"][0] == "FAIL"
+    assert lines["relay"][0] == "warn" and "set Relay.Listen" in text
