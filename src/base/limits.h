@@ -97,6 +97,7 @@
 /* Digits that stand for an image's id: what Docker shows. */
 #define IMAGE_ID_DIGITS_MIN 12
 #define IMAGE_RECORD_SIZE_MAX (1 << 20)
+#define IMAGE_LOAD_ENTRIES_MAX 65536 /* of an archive with images: three a layer */
 #define IMAGE_NAMES_MAX 1024 /* of one image */
 #define IMAGE_PROGRESS_MS 100
 /* Asking a registry: tries of one server before the next is asked, the wait between them, and the longest that a server may
@@ -191,6 +192,9 @@
 #define INTERLINK_DELETE_TIMEOUT_MS 130000
 /* Answers in a row that do not know a job before it counts as gone: the first ones may be older than its create. */
 #define INTERLINK_GONE_ANSWERS 3
+/* The stock Slurm plugin reports a job whose nodes are being booted as ended with 0. That lasts up to Slurm's ResumeTimeout, by
+ * default 60 s. */
+#define INTERLINK_END_DOUBT_MS 70000
 #define INTERLINK_ANSWER_MAX (16u << 20)
 #define INTERLINK_PING_TEXT_MAX 256
 #define INTERLINK_TOKEN_MAX (16u << 10) /* JWTs run to a few KiB */

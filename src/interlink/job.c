@@ -405,6 +405,23 @@ static void job_apply_unknown(struct interlink_job *job, bool missing)
         job_rejected(job, &err);
 }
 
+/* Whether an end is to be believed: not at once when the site is remote, the job was never seen to run, and the end is a
+ * success without a beginning. To take a job that has yet to start for one that succeeded would be worse than waiting. */
+static bool job_end_doubtful(struct interlink_job *job, enum interlink_phase phase,
+                             const struct interlink_container_state *by)
+{
+    int64_t now = clock_mono_ms();
+
+    if (!job->target->remote || phase != INTERLINK_TERMINATED || job->state.phase == INTERLINK_RUNNING ||
+        by->exit_code != 0 || by->started_ns != 0) {
+        job->doubt_ms = 0;
+        return false;
+    }
+    if (job->doubt_ms == 0)
+        job->doubt_ms = now;
+    return now - job->doubt_ms < INTERLINK_END_DOUBT_MS;
+}
+
 void interlink_job_apply(struct interlink_job *job, const struct interlink_pod_status *s)
 {
     enum interlink_phase phase = INTERLINK_UNKNOWN;
@@ -429,6 +446,8 @@ void interlink_job_apply(struct interlink_job *job, const struct interlink_pod_s
         if (job->stage != INTERLINK_JOB_SUBMITTED)
             return;
     }
+    if (job_end_doubtful(job, phase, by))
+        return;
     interlink_statuses_write(&wire, s, 1);
     if (wire.n == job->wire.n && memcmp(wire.p, job->wire.p, wire.n) == 0)
         return;

@@ -221,8 +221,8 @@ static void poll_on_probe(void *arg, const struct interlink_answer *answer)
 static void poll_on_answer(void *arg, const struct interlink_answer *answer)
 {
     struct interlink_target *t = arg;
-    struct interlink_pod_status *statuses;
-    size_t count;
+    struct interlink_pod_status *statuses = NULL;
+    size_t count = 0;
     struct status err = STATUS_INIT;
     cleanup_arena struct arena arena = ARENA_INIT;
 

@@ -12,6 +12,7 @@
 
 #include "http/server.h"
 #include "interlink/interlink.h"
+#include "interlink/target.h"
 #include "io/file.h"
 #include "io/socket.h"
 #include "text/json.h"
@@ -727,6 +728,43 @@ static void test_remote_pace(void **state)
     assert_int_equal(f->statuses, 1);
 }
 
+/* The stock Slurm plugin calls a job whose nodes are being booted ended, with 0. */
+static void test_an_end_before_the_beginning(void **state)
+{
+    struct fixture *f = *state;
+    struct interlink_container_state c = { .name = "c", .phase = INTERLINK_TERMINATED, .reason = "", .message = "" };
+    struct interlink_pod_status s = { .name = "", .uid = "", .namespace_ = "", .jid = "", .containers = &c,
+                                      .container_count = 1 };
+
+    interlink_target_free(f->target);
+    target_start(f, true);
+    struct owner *o = new_job(f, 0);
+    o->submitted = 1;
+    interlink_job_adopt(o->job, "", true);
+    interlink_job_apply(o->job, &s);
+    assert_int_equal(o->states, 0);
+    c.phase = INTERLINK_RUNNING;
+    interlink_job_apply(o->job, &s);
+    assert_int_equal(o->phase, INTERLINK_RUNNING);
+    c.phase = INTERLINK_TERMINATED;
+    interlink_job_apply(o->job, &s); /* it has run: believed at once */
+    assert_int_equal(o->phase, INTERLINK_TERMINATED);
+    o = new_job(f, 1);
+    o->submitted = 1;
+    interlink_job_adopt(o->job, "", true);
+    interlink_job_apply(o->job, &s);
+    assert_int_equal(o->states, 0);
+    o->job->doubt_ms -= INTERLINK_END_DOUBT_MS; /* it stayed so */
+    interlink_job_apply(o->job, &s);
+    assert_int_equal(o->phase, INTERLINK_TERMINATED);
+    o = new_job(f, 2);
+    o->submitted = 1;
+    interlink_job_adopt(o->job, "", true);
+    c.exit_code = 1; /* a failure is one */
+    interlink_job_apply(o->job, &s);
+    assert_int_equal(o->phase, INTERLINK_TERMINATED);
+}
+
 /* ---- callbacks that free ---- */
 
 static void test_jobs_may_go_in_any_callback(void **state)
@@ -926,6 +964,7 @@ int main(void)
         TEST(test_a_pod_that_spoils_the_batch),
         TEST(test_plugin_down),
         TEST(test_remote_pace),
+        TEST(test_an_end_before_the_beginning),
         TEST(test_jobs_may_go_in_any_callback),
         TEST(test_bearer_token),
         TEST(test_ping),
