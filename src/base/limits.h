@@ -166,8 +166,9 @@
 /* ---- relay ---- */
 /* A dial: name, proxy, TLS and upgrade; a login node under load may need some seconds for each. */
 #define DIAL_TIMEOUT_MS 45000
-/* Connections that have not proved who they are: many agents redial at once when the node comes back. */
-#define RELAY_PENDING_MAX 1024
+/* Connections that have not proved who they are: many agents redial at once when the node comes back, each for a moment. With
+ * TLS each takes 37 KiB. */
+#define RELAY_PENDING_MAX 256
 #define RELAY_HEAD_TIMEOUT_MS 15000
 
 /* ---- interlink ---- */

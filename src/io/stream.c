@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/stream.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -88,13 +90,25 @@ static const struct stream_ops stream_fd_ops = {
 
 static void stream_name_peer(struct stream_fd *f)
 {
-    struct ucred who;
-    socklen_t n = sizeof who;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address = { .any.sa_family = AF_UNSPEC };
+    socklen_t address_n = sizeof address, n = sizeof(struct ucred);
+    char text[INET6_ADDRSTRLEN] = "", *peer = f->base.peer;
+    struct ucred who = { .pid = 0 };
 
-    if (f->is_socket && getsockopt(f->read_fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 && who.pid > 0)
-        snprintf(f->base.peer, sizeof f->base.peer, "unix:pid=%d,uid=%u", who.pid, who.uid);
+    if (f->is_socket)
+        getpeername(f->read_fd, &address.any, &address_n);
+    if (address.any.sa_family == AF_INET && inet_ntop(AF_INET, &address.v4.sin_addr, text, sizeof text) != NULL)
+        snprintf(peer, sizeof f->base.peer, "%s:%u", text, ntohs(address.v4.sin_port));
+    else if (address.any.sa_family == AF_INET6 && inet_ntop(AF_INET6, &address.v6.sin6_addr, text, sizeof text) != NULL)
+        snprintf(peer, sizeof f->base.peer, "[%s]:%u", text, ntohs(address.v6.sin6_port));
+    else if (f->is_socket && getsockopt(f->read_fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 && who.pid > 0)
+        snprintf(peer, sizeof f->base.peer, "unix:pid=%d,uid=%u", who.pid, who.uid);
     else
-        snprintf(f->base.peer, sizeof f->base.peer, "%s:fd=%d", f->is_socket ? "socket" : "pipe", f->read_fd);
+        snprintf(peer, sizeof f->base.peer, "%s:fd=%d", f->is_socket ? "socket" : "pipe", f->read_fd);
 }
 
 struct stream *stream_of_fds(struct loop *loop, int read_fd, int write_fd, struct status *err)
