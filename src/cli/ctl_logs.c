@@ -22,7 +22,8 @@ struct ctl_logging {
     struct ctl *ctl;
     const char *id, *path;
     struct crilog_reader reader;
-    struct buf error; /* for standard error */
+    struct buf error; /* for standard error, unless: */
+    bool together;    /* it is the same file, terminal or pipe as standard output: the lines keep their order */
     int fd;
     int64_t asked_ms;   /* when the container's state was asked for last */
     bool ended;         /* it runs no more: what is in the file now is all */
@@ -112,7 +113,8 @@ static bool ctl_show(struct ctl_logging *l, bool *more, struct status *err)
         if (n == 0)
             break;
         *more = true;
-        crilog_read(&l->reader, (struct str){ (const char *)block, (size_t)n }, &l->ctl->out, &l->error);
+        crilog_read(&l->reader, (struct str){ (const char *)block, (size_t)n }, &l->ctl->out,
+                    l->together ? &l->ctl->out : &l->error);
         if (!ctl_flush(l->ctl))
             l->reader.done = true; /* nobody reads any more */
         ctl_write_error(l->error.p, l->error.n);
@@ -121,6 +123,14 @@ static bool ctl_show(struct ctl_logging *l, bool *more, struct status *err)
             return false;
     }
     return true;
+}
+
+static bool ctl_same_output(void)
+{
+    struct stat out, error;
+
+    return fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &error) == 0 && out.st_dev == error.st_dev &&
+           out.st_ino == error.st_ino;
 }
 
 static bool ctl_open_log(struct ctl_logging *l, struct status *err)
@@ -262,7 +272,7 @@ static bool ctl_read_log_flags(const struct ctl *ctl, struct crilog_reader *r, s
 int ctl_logs(void *context, const char *const *arguments, size_t count)
 {
     struct ctl *ctl = context;
-    struct ctl_logging l = { .ctl = ctl, .id = arguments[0], .fd = -1 };
+    struct ctl_logging l = { .ctl = ctl, .id = arguments[0], .fd = -1, .together = ctl_same_output() };
     struct status err = STATUS_INIT;
     bool more;
     (void)count;

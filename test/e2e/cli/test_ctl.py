@@ -409,6 +409,10 @@ def test_logs(ctl):
     (ctl.root / "main.log").write_text(LOG)
     result = ctl.run("logs", container)
     assert (result.returncode, result.stdout, result.stderr) == (0, "one\ntwo\n", "three\n")
+    both = [BINARY, "ctl", "logs", container]
+    (ctl.root / "main.log").write_text("".join(reversed(LOG.splitlines(True))))
+    assert subprocess.run(both, env=ctl.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout == "three\no\ntwone\n"
+    (ctl.root / "main.log").write_text(LOG)
     assert ctl.run("logs", "-t", container).stdout == "2026-01-01T00:00:01.000000000Z one\n2026-01-01T00:00:02.000000000Z two\n"
     assert ctl("logs", "--tail", 0, container) == ""
     assert ctl.run("logs", "--tail=2", container).stdout == "o\n"
