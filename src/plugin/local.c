@@ -109,7 +109,8 @@ static bool local_pidfd_exit(int pidfd, int *wait_status)
         int32_t exit_code;
     } info = { .mask = 8 };
 
-    if (ioctl(pidfd, _IOWR(0xFF, 11, __typeof__(info)), &info) < 0 || (info.mask & 8) == 0)
+    /* C libraries do not agree on the type of ioctl's request. */
+    if (syscall(SYS_ioctl, pidfd, _IOWR(0xFF, 11, __typeof__(info)), &info) < 0 || (info.mask & 8) == 0)
         return false;
     *wait_status = info.exit_code;
     return true;
