@@ -244,14 +244,22 @@ static int h2_on_stream_close(nghttp2_session *session, int32_t id, uint32_t cod
 
 /* ---- callbacks: writing ---- */
 
+/* How long the next DATA frame may be. nghttp2 makes room for as much, so not more than what is queued. */
 static nghttp2_ssize h2_read_length(nghttp2_session *session, uint8_t type, int32_t id, int32_t session_window,
                                     int32_t stream_window, uint32_t max_frame_size, void *arg)
 {
-    (void)session, (void)type, (void)id, (void)arg;
+    const struct h2_stream *s = h2_find(arg, id);
     int32_t n = session_window < stream_window ? session_window : stream_window;
+
+    (void)session;
+    (void)type;
     if (n > H2_FRAME_MAX)
         n = H2_FRAME_MAX;
-    return n < (int32_t)max_frame_size ? n : (int32_t)max_frame_size;
+    if (n > (int32_t)max_frame_size)
+        n = (int32_t)max_frame_size;
+    if (s != NULL && (size_t)n > s->queued)
+        n = s->queued > 0 ? (int32_t)s->queued : 1; /* none would be an error */
+    return n;
 }
 
 static nghttp2_ssize h2_read_body(nghttp2_session *session, int32_t id, uint8_t *p, size_t n, uint32_t *flags,
