@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import kit  # noqa: E402
+
+
+@pytest.fixture
+def tmp_path():
+    """Directly below /tmp: a unix socket's path is short."""
+    path = Path(tempfile.mkdtemp(prefix="icri-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

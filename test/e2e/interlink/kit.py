@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the plugin (and the stand-in API server in front of it) and talks to it. The program is $INTERLINK_CRI, or the one in the
-repository's top folder."""
+"""Runs the plugin (and the stand-in API server in front of it) and talks to it. The program is $INTERLINK_CRI_BINARY, or the one in
+the repository's top folder."""
 import contextlib
 import http.client
 import json
@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[3]
-PROGRAM = os.environ.get("INTERLINK_CRI") or str(TOP / "interlink-cri")
+PROGRAM = os.environ.get("INTERLINK_CRI_BINARY") or str(TOP / "interlink-cri")
 API_SERVER = TOP / "test" / "fixtures" / "interlink" / "api_server.py"
 
 # What plays the agent: says what it got, ends with 3 on TERM.
