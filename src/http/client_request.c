@@ -196,7 +196,8 @@ static bool http_request_set_way(struct http_request *r, const struct http_url *
     ok = ok && curl_easy_setopt(easy, CURLOPT_NOPROXY, r->client->no_proxy) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK;
-    ok = ok && curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, strcmp(url->scheme, "https") == 0 ? "https" : "http,https") == CURLE_OK;
+    const char *redirects = strcmp(url->scheme, "https") == 0 ? "https" : "http,https";
+    ok = ok && curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, redirects) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, o->redirects_max > 0 ? 1L : 0L) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)o->redirects_max) == CURLE_OK;
     return ok;
@@ -253,7 +254,7 @@ bool http_request_prepare(struct http_request *r, struct status *err)
         return status_set(err, STATUS_INVALID_ARGUMENT, "\"%.40s\" is not an HTTP method", r->options.method);
     const char *proxy = r->client->options.proxy;
     if (proxy != NULL && strncasecmp(proxy, "https://", 8) == 0)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "the proxy %s: TLS to a proxy is not supported; name it with http://", proxy);
+        return status_set(err, STATUS_INVALID_ARGUMENT, "TLS to a proxy is not supported: name it with http://");
     r->easy = curl_easy_init();
     if (r->easy == NULL || !http_request_set_rest(r) || !http_request_set_method(r) || !http_request_set_way(r, &url) ||
         !http_request_set_tls(r))

@@ -264,7 +264,8 @@ static bool http_connection_may_parse(const struct http_connection *c)
     switch (c->phase) {
     case HTTP_PHASE_WAIT:
     case HTTP_PHASE_HEAD: return true;
-    case HTTP_PHASE_BODY: return c->x->route == NULL || !c->x->route->stream_body || (c->x->on_body != NULL && !c->x->body_paused);
+    case HTTP_PHASE_BODY:
+        return c->x->route == NULL || !c->x->route->stream_body || (c->x->on_body != NULL && !c->x->body_paused);
     case HTTP_PHASE_REPLY:
     case HTTP_PHASE_LINGER: break;
     }
@@ -365,7 +366,7 @@ static bool http_connection_linger(struct http_connection *c)
     if (http_connection_queued(c) > 0)
         return false;
     /* What was asked is answered and nothing else came: nothing can get lost. */
-    bool whole = !c->engine.in_body && !c->engine.dead && c->in.n == c->in_used;
+    bool whole = !c->engine.in_body && !c->engine.dead && c->engine.unproductive == 0 && c->in.n == c->in_used;
     c->lingered += c->in.n - c->in_used;
     c->in_used = c->in.n;
     if (c->eof || whole || c->lingered > HTTP_LINGER_BYTES)

@@ -17,7 +17,15 @@ enum http_phase {
 };
 
 /* What the connection's one timer waits for. */
-enum http_wait { HTTP_WAIT_NOTHING, HTTP_WAIT_FIRST, HTTP_WAIT_HEAD, HTTP_WAIT_IDLE, HTTP_WAIT_BODY, HTTP_WAIT_WRITE, HTTP_WAIT_LINGER };
+enum http_wait {
+    HTTP_WAIT_NOTHING,
+    HTTP_WAIT_FIRST,
+    HTTP_WAIT_HEAD,
+    HTTP_WAIT_IDLE,
+    HTTP_WAIT_BODY,
+    HTTP_WAIT_WRITE,
+    HTTP_WAIT_LINGER,
+};
 
 struct http_connection {
     struct list link;

@@ -34,7 +34,8 @@ const char *tls_error_text(int br_err)
     case BR_ERR_BAD_SIGNATURE:
     case BR_ERR_BAD_FINISHED: return "the peer does not hold the key of its certificate";
     case BR_ERR_NO_CLIENT_AUTH: return "the peer sent no client certificate";
-    case BR_ERR_RECV_FATAL_ALERT + 40: return "the peer refused the handshake (no cipher suite in common, or it wants a client certificate)";
+    case BR_ERR_RECV_FATAL_ALERT + 40:
+        return "the peer refused the handshake (no cipher suite in common, or it wants a client certificate)";
     case BR_ERR_RECV_FATAL_ALERT + 42:
     case BR_ERR_RECV_FATAL_ALERT + 43:
     case BR_ERR_RECV_FATAL_ALERT + 46: return "the peer does not accept our certificate";
