@@ -395,28 +395,41 @@ static void rpc_call_on_header(struct rpc_stream *s, nghttp2_rcbuf *name_buf, ng
     rpc_metadata_keep(s, name_buf, value);
 }
 
+/* What is wrong with the headers, if anything; *http_status is what HTTP says to it. */
+static bool rpc_call_check_headers(struct rpc_call *call, const char **http_status, struct status *err)
+{
+    *http_status = "200";
+    if (call->s.h2.headers_too_large) {
+        *http_status = "431";
+        return status_set(err, STATUS_RESOURCE_EXHAUSTED, "request headers of more than %d bytes", H2_HEADERS_MAX);
+    }
+    if (!call->is_post) {
+        *http_status = "405";
+        return status_set(err, STATUS_INTERNAL, "gRPC requests are POST");
+    }
+    if (!call->content_type_ok) {
+        *http_status = "415";
+        return status_set(err, STATUS_INVALID_ARGUMENT, "content-type %s application/grpc or application/grpc+proto",
+                          call->has_content_type ? "is not" : "is missing; it must be");
+    }
+    if (call->timeout_ms == -2)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "malformed grpc-timeout");
+    return true;
+}
+
 /* False when the call was refused. */
 static bool rpc_call_accept(struct rpc_call *call)
 {
+    struct rpc_conn *conn = call->s.conn;
+    struct str path = call->path != NULL ? rpc_rcbuf_str(call->path) : STR("");
+    const char *http_status;
     struct status err;
 
-    if (call->s.h2.headers_too_large) {
-        status_set(&err, STATUS_RESOURCE_EXHAUSTED, "request headers of more than %d bytes", H2_HEADERS_MAX);
-        rpc_call_refuse(call, "431", err.code, err.message);
-    } else if (!call->is_post) {
-        rpc_call_refuse(call, "405", STATUS_INTERNAL, "gRPC requests are POST");
-    } else if (!call->content_type_ok) {
-        rpc_call_refuse(call, "415", STATUS_INVALID_ARGUMENT,
-                        call->has_content_type ? "content-type is not application/grpc or application/grpc+proto"
-                                               : "content-type is missing; it must be application/grpc");
-    } else if (call->timeout_ms == -2) {
-        rpc_call_refuse(call, "200", STATUS_INVALID_ARGUMENT, "malformed grpc-timeout");
-    } else if (!rpc_methods_find(call->s.conn->methods, call->path != NULL ? rpc_rcbuf_str(call->path) : STR(""),
-                                 &call->service, &call->method, &err)) {
-        rpc_call_refuse(call, "200", err.code, err.message);
-    } else {
+    if (!rpc_call_check_headers(call, &http_status, &err))
+        log_warn("%s: %.200s: %s", h2_peer(conn->h2), path.p, err.message);
+    else if (rpc_methods_find(conn->methods, path, &call->service, &call->method, &err))
         return true;
-    }
+    rpc_call_refuse(call, http_status, err.code, err.message);
     return false;
 }
 

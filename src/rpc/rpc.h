@@ -71,7 +71,7 @@ struct rpc_conn_options {
 /* Takes the stream. `early`: bytes that the peer has sent already (read past an HTTP/1.1 upgrade); may be empty. */
 struct rpc_conn *rpc_conn_new(struct loop *loop, struct stream *stream, const struct rpc_conn_options *options,
                               struct str early);
-/* Server role: GOAWAY, running calls end in peace, then the connection closes by itself (on_close). */
+/* GOAWAY: running calls and requests end in peace, then the connection closes by itself (on_close). */
 void rpc_conn_shutdown(struct rpc_conn *conn);
 /* Ends everything at once: calls are cancelled, requests finish with UNAVAILABLE. NULL is fine. */
 void rpc_conn_free(struct rpc_conn *conn);

@@ -197,7 +197,7 @@ struct result {
     struct rpc_request *request;
     char text[32];
     struct str raw;
-    bool pause_at_first;
+    bool pause_at_first, cancel_at_first;
 };
 
 static void on_unary_done(void *arg, const struct status *status, const ProtobufCMessage *response)
@@ -228,6 +228,8 @@ static void on_message(void *arg, const ProtobufCMessage *message)
     r->last = m->exit_code;
     if (r->pause_at_first && r->messages == 1)
         rpc_request_pause(r->request, true);
+    if (r->cancel_at_first)
+        rpc_request_cancel(r->request);
 }
 
 static void on_finish(void *arg, const struct status *status)
@@ -657,6 +659,46 @@ static void paused_server(void **unused)
     rpc_pair_close(&pair);
 }
 
+/* More than RPC_CONN_BUFFERED_MAX in paused streams: the connection as a whole stops, and all of it arrives later. */
+static void many_paused(void **unused)
+{
+    enum { STREAMS = RPC_CONN_BUFFERED_MAX / H2_STREAM_WINDOW + 30 };
+    struct rpc_pair pair;
+    static struct result r[STREAMS];
+    static struct rpc_call *sinks[STREAMS];
+    size_t sent = 0;
+
+    (void)unused;
+    rpc_pair_open(&pair, &services);
+    for (int i = 0; i < STREAMS; i++) {
+        start(&pair, &r[i], "/test.Test/Sink", 0);
+        rpc_pair_settle(&pair);
+        sinks[i] = seen.call;
+        rpc_call_pause(sinks[i], true);
+    }
+    test_message m = message_of(200000, 0);
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < STREAMS; i++) {
+            while (rpc_request_send(r[i].request, &m.base))
+                sent++;
+            sent++;
+        }
+        rpc_pair_settle(&pair);
+    }
+    assert_int_equal(seen.messages, 0);
+    /* As the calls end one after another, seen.call must be the one that ends. */
+    for (int i = 0; i < STREAMS; i++) {
+        rpc_request_half_close(r[i].request);
+        seen.call = sinks[i];
+        rpc_call_pause(sinks[i], false);
+        rpc_pair_run(&pair, &r[i].done);
+        assert_int_equal(r[i].status.code, STATUS_OK);
+    }
+    assert_int_equal(seen.messages, sent);
+    assert_int_equal(seen.bytes, sent * 200000);
+    rpc_pair_close(&pair);
+}
+
 /* ---- ends ---- */
 
 static void on_drained(void *arg)
@@ -821,6 +863,56 @@ static void answered_early(void **unused)
     rpc_pair_close(&pair);
 }
 
+/* A request given up while its messages are delivered, or held back after the answer has ended. */
+static void cancelled_with_messages(void **unused)
+{
+    struct rpc_pair pair;
+    struct result r;
+    test_message m = TEST_MESSAGE_INIT;
+
+    (void)unused;
+    for (int i = 0; i < 3; i++) {
+        rpc_pair_open(&pair, &services);
+        seen.sent = 0;
+        seen.to_send = i == 2 ? 1000 : 10;
+        seen.size = 1000;
+        start(&pair, &r, "/test.Test/Source", 0);
+        r.pause_at_first = i == 0;
+        r.cancel_at_first = i > 0;
+        rpc_request_send(r.request, &m.base);
+        rpc_request_half_close(r.request);
+        rpc_pair_settle(&pair);
+        assert_int_equal(r.messages, 1);
+        if (i == 0)
+            rpc_request_cancel(r.request);
+        rpc_pair_settle(&pair);
+        assert_false(r.done);
+        assert_int_equal(r.messages, 1);
+        assert_int_equal(rpc_conn_active(pair.client), 0);
+        rpc_pair_close(&pair);
+    }
+}
+
+static void client_shutdown(void **unused)
+{
+    struct rpc_pair pair;
+    struct result r;
+    test_message m = message_of(3, 9);
+
+    (void)unused;
+    rpc_pair_open(&pair, &services);
+    unary(&pair, &r, "/test.Test/Hold", 0, 0, 0);
+    rpc_pair_settle(&pair);
+    rpc_conn_shutdown(pair.client);
+    rpc_pair_settle(&pair);
+    assert_false(pair.client_closed);
+    rpc_reply(seen.call, &m.base);
+    rpc_pair_run(&pair, &r.done);
+    assert_int_equal(r.last, 9);
+    rpc_pair_run(&pair, &pair.client_closed);
+    rpc_pair_close(&pair);
+}
+
 /* More calls than a connection takes at once: the rest waits at the client. */
 static void many_at_once(void **unused)
 {
@@ -894,7 +986,10 @@ int main(void)
         cmocka_unit_test_setup(client_gone, setup),
         cmocka_unit_test_setup(freed_in_a_callback, setup),
         cmocka_unit_test_setup(answered_early, setup),
+        cmocka_unit_test_setup(cancelled_with_messages, setup),
+        cmocka_unit_test_setup(client_shutdown, setup),
         cmocka_unit_test_setup(many_at_once, setup),
+        cmocka_unit_test_setup(many_paused, setup),
         cmocka_unit_test_setup(keepalive, setup),
     };
 

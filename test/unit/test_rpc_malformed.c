@@ -264,7 +264,7 @@ static const struct bad_call bad_calls[] = {
     { ECHO, { "content-type", "application/json" }, BODY("{}"), "415", "3", "content-type is not application/grpc" },
     { ECHO, { "content-type", "application/grpc-web" }, BODY("\0\0\0\0\0"), "415", "3", "content-type" },
     { ECHO, { "content-type", "application/grpc+json" }, BODY("\0\0\0\0\0"), "415", "3", "content-type" },
-    { ECHO, { "content-type", "" }, BODY("\0\0\0\0\0"), "415", "3", "content-type is missing" },
+    { ECHO, { "content-type", "" }, BODY("\0\0\0\0\0"), "415", "3", "content-type is missing; it must be application/grpc" },
     { ECHO, { ":method", "GET" }, BODY("\0\0\0\0\0"), "405", "13", "POST" },
     { ECHO, { "grpc-timeout", "5x" }, BODY("\0\0\0\0\0"), "200", "3", "grpc-timeout" },
     { ECHO, { "grpc-timeout", "123456789S" }, BODY("\0\0\0\0\0"), "200", "3", "grpc-timeout" },
@@ -582,12 +582,41 @@ static void too_many_streams(void **unused)
     }
 }
 
+/* Messages that are announced large and never finished cannot fill the memory: the call that goes too far is refused. */
+static void unfinished_messages(void **unused)
+{
+    struct raw raw;
+    uint8_t *part = xcalloc(1, 16000);
+    uint32_t calls_open = 8;
+    int rounds = 0;
+
+    (void)unused;
+    raw_open(&raw);
+    raw_preface(&raw);
+    for (uint32_t i = 0; i < calls_open; i++) {
+        raw_headers(&raw, 2 * i + 1, ECHO, 0, NULL);
+        raw_frame(&raw, NGHTTP2_DATA, 0, 2 * i + 1, "\0\1\0\0\0", 5); /* 16 MiB to come */
+    }
+    while (raw.answers == 0 && rounds++ < 1100) {
+        for (uint32_t i = 0; i < calls_open; i++)
+            raw_frame(&raw, NGHTTP2_DATA, 0, 2 * i + 1, part, 16000);
+        raw_turn(&raw);
+    }
+    assert_string_equal(raw.grpc_status, "8");
+    assert_non_null(strstr(raw.grpc_message, "unfinished messages"));
+    assert_in_range(rounds, RPC_CONN_BUFFERED_MAX / (16000 * calls_open) - 50, RPC_CONN_BUFFERED_MAX / (16000 * calls_open) + 50);
+    assert_false(raw.closed);
+    free(part);
+    raw_close(&raw);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(malformed_calls), cmocka_unit_test(refused_while_sending), cmocka_unit_test(byte_by_byte),
         cmocka_unit_test(large_headers),   cmocka_unit_test(not_http2),             cmocka_unit_test(broken_frames),
         cmocka_unit_test(floods),          cmocka_unit_test(pings_among_data),      cmocka_unit_test(too_many_streams),
+        cmocka_unit_test(unfinished_messages),
     };
 
     log_setup(LOG_ERROR, "test");
