@@ -20,6 +20,9 @@
 /* How long processes that were killed may take to go, and how deep a container may nest its own groups. */
 #define CGROUP_REMOVE_MS 2000
 #define CGROUP_DEPTH_MAX 32
+/* Above the pods that have no cgroup_parent. */
+#define CGROUP_COMMON "/interlink-cri"
+#define CGROUP_ATTEMPTS 5
 
 static const struct {
     const char *name;
@@ -199,8 +202,8 @@ static void cgroup_inherit_cpuset(const char *parent, const char *dir)
     }
 }
 
-/* Makes <mount>/<pod>, component by component. */
-static bool cgroup_make_pod(struct cgroups *c, struct cgroup_hierarchy *h)
+/* Makes <mount>/<pod>, component by component. False with errno. */
+static bool cgroup_try_pod(struct cgroups *c, struct cgroup_hierarchy *h)
 {
     cleanup_free char *path = xasprintf("%s%s", h->mount, c->pod);
     size_t start = strlen(h->mount);
@@ -242,6 +245,22 @@ static bool cgroup_make_pod(struct cgroups *c, struct cgroup_hierarchy *h)
     if (h->unified)
         cgroup_enable_controllers(path);
     return true;
+}
+
+static bool cgroup_make_pod(struct cgroups *c, struct cgroup_hierarchy *h)
+{
+    /* Another pod that ends may take the common folder away under us. */
+    for (int attempt = 0; attempt < CGROUP_ATTEMPTS; attempt++) {
+        if (cgroup_try_pod(c, h)) {
+            /* Our own common folder goes with the last pod, whoever made it. */
+            if (str_starts(c->pod, CGROUP_COMMON "/"))
+                h->made = 2;
+            return true;
+        }
+        if (errno != ENOENT)
+            return false;
+    }
+    return false;
 }
 
 static void cgroup_remove_pod(struct cgroups *c, struct cgroup_hierarchy *h)
@@ -335,7 +354,7 @@ static char *cgroup_choose_pod(struct cgroups *c, const struct cgroup_options *o
 {
     if (!o->rootless) {
         if (*o->parent == '\0')
-            return xasprintf("/interlink-cri/%s", o->sandbox_id);
+            return xasprintf(CGROUP_COMMON "/%s", o->sandbox_id);
         char *pod = xstrdup(o->parent);
         for (size_t n = strlen(pod); n > 1 && pod[n - 1] == '/'; n--)
             pod[n - 1] = '\0';
@@ -654,3 +673,5 @@ bool cgroup_remove(const struct cgroups *c, const char *id, struct status *err)
 #undef CGROUP_FILE_MAX
 #undef CGROUP_REMOVE_MS
 #undef CGROUP_DEPTH_MAX
+#undef CGROUP_COMMON
+#undef CGROUP_ATTEMPTS

@@ -280,8 +280,10 @@ bool engine_exec(struct engine *e, const char *id, const char *bundle, pid_t ini
     if (io->tty)
         engine_add_term(&process);
     struct launch l = { .process = &process, .argv = argv, .io = io, .cgroups = &e->cgroups, .id = id, .init = init,
-                        .one_id = !e->root };
-    return launch_process(&l, pid, err) && track_add(bundle, *pid, err);
+                        .one_id = !e->root,
+                        /* Else its mount namespace says whose it is. */
+                        .bundle = e->ops == &engine_host && !e->isolation.mount ? bundle : NULL };
+    return launch_process(&l, pid, err);
 }
 
 int engine_terminal(int socket_fd, struct status *err)

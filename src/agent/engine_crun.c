@@ -141,9 +141,9 @@ static bool crun_fail(libcrun_error_t *e, const char *program, struct status *er
     const char *text = *e != NULL && (*e)->msg != NULL ? (*e)->msg : "no reason given";
 
     /* What find_executable says about the program itself. */
-    if ((number == ENOENT || number == EACCES) && strstr(text, program) != NULL &&
-        (strstr(text, "executable") != NULL || strstr(text, "exec") != NULL || str_starts(text, "open")))
-        launch_exec_error(program, number, err);
+    if ((number == ENOENT || number == EACCES || number == EPERM) && strstr(text, program) != NULL &&
+        strstr(text, "exec") != NULL)
+        launch_exec_error(program, number == EPERM ? EACCES : number, err);
     else if (number > 0) {
         errno = number;
         status_errno(err, "libcrun: %s", text);
@@ -200,6 +200,23 @@ static bool crun_place_stdio(const struct engine_stdio *io)
     if (null_fd > 2)
         close(null_fd);
     return true;
+}
+
+/* The write end becomes CRUN_EXEC_FD; the read end is returned. -1 with errno. */
+static int crun_make_exec_pipe(void)
+{
+    int fds[2], high[2];
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, CRUN_FD_HIGH);
+        close(fds[i]);
+    }
+    if (high[0] < 0 || high[1] < 0 || dup3(high[1], CRUN_EXEC_FD, O_CLOEXEC) < 0)
+        return -1;
+    close(high[1]);
+    return high[0];
 }
 
 /* Waits until the program is executed, or the process has ended without; the exit status is not ours to take. */
@@ -266,15 +283,12 @@ static bool crun_run(struct crun_start *s, pid_t *pid, struct status *err)
                                   .output_handler_arg = &s->log_fd,
                                   .no_new_keyring = true, /* the pod has one (isolate.c) */
                                   .force_no_cgroup = true };
-    int exec_pipe[2], listen_fd = -1;
+    int exec_fd = crun_make_exec_pipe(), listen_fd = -1;
     const char *program = s->process->argv[0];
 
     crun_set_output_handler(crun_log, &s->log_fd);
-    if (pipe2(exec_pipe, O_CLOEXEC) < 0 || (exec_pipe[0] = fcntl(exec_pipe[0], F_DUPFD_CLOEXEC, CRUN_FD_HIGH)) < 0 ||
-        (exec_pipe[1] = fcntl(exec_pipe[1], F_DUPFD_CLOEXEC, CRUN_FD_HIGH)) < 0 ||
-        dup3(exec_pipe[1], CRUN_EXEC_FD, O_CLOEXEC) < 0)
+    if (exec_fd < 0)
         return status_errno(err, "cannot make a pipe");
-    close(exec_pipe[1]);
     if (s->io->tty && (listen_fd = crun_listen_console("console")) < 0)
         return status_errno(err, "cannot make a socket for the terminal");
     libcrun_container_t *container = libcrun_container_load_from_file("config.json", &failure);
@@ -286,13 +300,14 @@ static bool crun_run(struct crun_start *s, pid_t *pid, struct status *err)
     close(CRUN_EXEC_FD);
     if (libcrun_read_container_status(&status, state, s->id, &failure) < 0)
         return crun_fail(&failure, program, err);
-    bool ok = !s->io->tty || crun_pass_terminal(listen_fd, s->io, s->terminal_fd, err);
+    bool ok = (!s->io->tty || crun_pass_terminal(listen_fd, s->io, s->terminal_fd, err)) &&
+              (track_add(".", status.pid, true) || status_errno(err, "cannot remember the container's first process"));
     if (ok && libcrun_status_write_exec_fifo(state, s->id, &failure) < 0)
         ok = crun_fail(&failure, program, err);
     if (!ok)
         kill(status.pid, SIGKILL);
     *pid = status.pid;
-    return ok && crun_await_exec(exec_pipe[0], status.pid, program, err);
+    return ok && crun_await_exec(exec_fd, status.pid, program, err);
 }
 
 /* Never returns. */
@@ -357,7 +372,7 @@ static bool crun_start(struct engine *e, const char *id, const char *bundle, con
         return false;
     }
     *pid = result.pid;
-    return track_add(bundle, *pid, err);
+    return true;
 }
 
 /* ---- remove ---- */

@@ -5,7 +5,6 @@
 #include "agent/engine_impl.h"
 #include "agent/launch.h"
 #include "agent/spec.h"
-#include "agent/track.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -126,8 +125,9 @@ static bool host_start(struct engine *e, const char *id, const char *bundle, con
                         .cgroups = &e->cgroups,
                         .id = id,
                         .one_id = !e->root,
-                        .own_mounts = e->isolation.mount };
-    return launch_process(&l, pid, err) && track_add(bundle, *pid, err);
+                        .own_mounts = e->isolation.mount,
+                        .bundle = bundle };
+    return launch_process(&l, pid, err);
 }
 
 static bool host_remove(struct engine *e UNUSED, const char *id UNUSED, const char *bundle UNUSED, struct status *err UNUSED)

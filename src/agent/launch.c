@@ -2,6 +2,7 @@
 #include "agent/launch.h"
 
 #include "agent/terminal.h"
+#include "agent/track.h"
 #include "io/child.h"
 
 #include <fcntl.h>
@@ -211,6 +212,8 @@ static void launch_child(const struct launch *l, struct launch_fds *fds)
     bool ok = launch_score(p, &f) && launch_join(fds, &f) && (!l->own_mounts || launch_bind(p, &f));
     if (ok && setsid() < 0)
         ok = launch_failed(&f, "make a session");
+    if (ok && l->bundle != NULL && !track_add(l->bundle, 0, l->own_mounts))
+        ok = launch_failed(&f, "remember the process");
     ok = ok && launch_stdio(l, fds, &f);
     if (ok) {
         /* The working directory may be readable for root only, or for the user only. */

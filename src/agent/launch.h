@@ -17,6 +17,7 @@ struct launch {
     pid_t init;     /* whose mount, PID and cgroup namespaces to join; 0: none */
     bool one_id;    /* in a user namespace with one id only, or no root at all: ids cannot be changed */
     bool own_mounts; /* make a mount namespace for it and the process's binds */
+    const char *bundle; /* where to remember it (track.h); NULL: it is known by its namespaces */
 };
 
 /* For a worker (io/child.h): joins namespaces with the calling process, so it must end soon. The new process is the

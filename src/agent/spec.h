@@ -23,7 +23,7 @@ struct spec_mount {
 };
 
 struct spec_device {
-    const char *path;
+    const char *path, *source; /* in the container, on the machine */
     char type; /* 'c' or 'b' */
     int64_t major, minor;
     uint32_t mode, uid, gid;

@@ -14,12 +14,13 @@ static void spec_device_rule(struct spec *out, const struct cgroup_device *rule)
         out->rules[out->rule_count++] = *rule;
 }
 
-static bool spec_device_add(struct spec *out, const char *field, const char *path, const struct stat *st,
+static bool spec_device_add(struct spec *out, const char *field, const char *source, const char *path, const struct stat *st,
                             const char *permissions, struct status *err)
 {
     if (out->device_count == SPEC_DEVICES_MAX)
         return status_set(err, STATUS_INVALID_ARGUMENT, "%s: more than %d device nodes", field, SPEC_DEVICES_MAX);
     out->devices[out->device_count++] = (struct spec_device){ .path = arena_strdup(&out->arena, path),
+                                                              .source = arena_strdup(&out->arena, source),
                                                               .type = S_ISBLK(st->st_mode) ? 'b' : 'c',
                                                               .major = (int64_t)major(st->st_rdev),
                                                               .minor = (int64_t)minor(st->st_rdev),
@@ -45,7 +46,7 @@ static bool spec_device_path(struct spec *out, const char *field, const char *ho
     if (stat(host_path, &st) < 0)
         return status_set(err, STATUS_FAILED_PRECONDITION, "%s: %.200s: %s on this machine", field, host_path, strerror(errno));
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
-        return spec_device_add(out, field, container_path, &st, permissions, err);
+        return spec_device_add(out, field, host_path, container_path, &st, permissions, err);
     if (!S_ISDIR(st.st_mode) || depth == SPEC_DEVICE_DEPTH_MAX)
         return depth > 0 || status_set(err, STATUS_FAILED_PRECONDITION, "%s: %.200s is not a device", field, host_path);
     DIR *dir = opendir(host_path);
@@ -83,11 +84,27 @@ static bool spec_device_all(struct spec *out, const char *dir_path, int depth, s
         if (S_ISDIR(st.st_mode))
             ok = spec_device_all(out, path, depth + 1, err);
         else if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
-            ok = spec_device_add(out, "linux.security_context.privileged", path, &st, "rwm", err);
+            ok = spec_device_add(out, "linux.security_context.privileged", path, path, &st, "rwm", err);
     }
     if (dir != NULL)
         closedir(dir);
     return ok;
+}
+
+/* In a user namespace device nodes cannot be made: the machine's are mounted, under the container's names. */
+static void spec_device_mounts(struct spec *out)
+{
+    struct spec_mount *mounts = ARENA_ARRAY(&out->arena, struct spec_mount, out->mount_count + out->device_count);
+
+    if (out->mount_count > 0)
+        memcpy(mounts, out->mounts, out->mount_count * sizeof *mounts);
+    for (size_t i = 0; i < out->device_count; i++)
+        mounts[out->mount_count++] = (struct spec_mount){ .destination = out->devices[i].path,
+                                                          .type = "bind",
+                                                          .source = out->devices[i].source,
+                                                          .options = { "bind", "nosuid", "noexec" } };
+    out->mounts = mounts;
+    out->device_count = 0;
 }
 
 bool spec_devices(const struct spec_input *in, struct spec *out, struct status *err)
@@ -125,6 +142,8 @@ bool spec_devices(const struct spec_input *in, struct spec *out, struct status *
         if (!spec_device_path(out, field, d->host_path, d->container_path, *d->permissions != '\0' ? d->permissions : "rwm", 0, err))
             return false;
     }
+    if (in->facts->isolation->user)
+        spec_device_mounts(out);
     return true;
 }
 

@@ -41,27 +41,23 @@ static uint64_t track_session(const char *pid)
     return session > 0 ? (uint64_t)session : 0;
 }
 
-bool track_add(const char *bundle, pid_t pid, struct status *err)
+bool track_add(const char *bundle, pid_t pid, bool by_mount)
 {
     cleanup_free char *path = xasprintf("%s/track", bundle);
     char line[48], number[24];
+    struct status ignored;
 
-    snprintf(number, sizeof number, "%d", (int)pid);
-    uint64_t its = track_namespace(number), ours = track_namespace("self");
-    if (its == 0)
-        return true; /* it has ended already */
-    if (its != ours) {
-        /* All of the container's are in there. */
-        if (access(path, F_OK) == 0)
-            return true;
-        snprintf(line, sizeof line, "mount %" PRIu64 "\n", its);
+    if (by_mount) {
+        snprintf(number, sizeof number, pid > 0 ? "%d" : "self", (int)pid);
+        uint64_t namespace = track_namespace(number);
+        if (namespace == 0)
+            return false;
+        snprintf(line, sizeof line, "mount %" PRIu64 "\n", namespace);
     } else {
-        snprintf(line, sizeof line, "session %d\n", (int)pid);
+        snprintf(line, sizeof line, "session %d\n", (int)(pid > 0 ? pid : getpid()));
     }
     cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || !write_all(fd, line, strlen(line), err))
-        return status_errno(err, "cannot write %s", path);
-    return true;
+    return fd >= 0 && write_all(fd, line, strlen(line), &ignored);
 }
 
 static bool track_belongs(const char *text, const char *pid)

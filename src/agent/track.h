@@ -6,8 +6,10 @@
 
 #include "base/base.h"
 
-/* Remembers a process that was started for the container: its mount namespace when that is not ours, else its session. */
-bool track_add(const char *bundle, pid_t pid, struct status *err);
+/* Remembers a process (0: the caller) that is about to run the container's program: its mount namespace when the container
+ * has one of its own (`by_mount`), else its session. To be called before the program begins, for it may be gone in an
+ * instant and leave others behind. False with errno. */
+bool track_add(const char *bundle, pid_t pid, bool by_mount);
 /* Sends a signal to every process of the container (0: only counts them); how many there are. */
 size_t track_signal(const char *bundle, int signal);
 
