@@ -99,8 +99,11 @@
 #include "image/flatten.c"
 #include "image/assemble.c"
 #include "image/job.c"
-#include "image/pull.c"
 #include "image/pull_work.c"
+#include "image/pull.c"
+#include "image/load_source.c"
+#include "image/load_work.c"
+#include "image/load.c"
 
 /* interlink: the REST contract, both ways. */
 #include "interlink/error_text.c"

@@ -5,11 +5,9 @@ import subprocess
 import tempfile
 
 import pytest
-from cri import container_config, pod_config
-from serving import TOP, USER, Serve
+from serving import TOP, USER, Pod, Serve
 
 IMAGES = pathlib.Path(os.environ.get("INTERLINK_CRI_TEST_IMAGES") or TOP / "build" / "e2e" / "images")
-BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
 
 
 def pytest_configure(config):
@@ -62,33 +60,3 @@ def cri(serve):
 def pod(serve, cri):
     """A ready pod: an object with .config, .id, .logs and .run(command...)."""
     return Pod(serve, cri, "pod")
-
-
-class Pod:
-    def __init__(self, serve, cri, name, **more):
-        self.cri = cri
-        self.logs = serve.logs / name
-        more.setdefault("log_directory", str(self.logs))
-        self.config = pod_config(name, **more)
-        self.id = cri.run_pod(self.config)
-        self.count = 0
-
-    def create(self, *command, name=None, image=BUSYBOX, **more):
-        self.count += 1
-        config = container_config(name or f"c{self.count}", image, *command, **more)
-        return self.cri.create(self.id, config, self.config)
-
-    def run(self, *command, **more):
-        container = self.create(*command, **more)
-        from cri import pb
-        self.cri.runtime.StartContainer(pb.StartContainerRequest(container_id=container))
-        return container
-
-    def output(self, container):
-        """What the container's log holds: (stdout, stderr)."""
-        status = self.cri.status(container)
-        streams = {"stdout": b"", "stderr": b""}
-        for line in pathlib.Path(status.log_path).read_bytes().splitlines():
-            _, stream, tag, text = line.split(b" ", 3)
-            streams[stream.decode()] += text + (b"\n" if tag == b"F" else b"")
-        return streams["stdout"], streams["stderr"]

@@ -6,11 +6,15 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 
-from cri import Client
+import grpc
+
+from cri import Client, container_config, pb, pod_config
 
 TOP = pathlib.Path(__file__).resolve().parents[3]
 BINARY = pathlib.Path(os.environ.get("INTERLINK_CRI_BINARY") or TOP / "build" / "san" / "interlink-cri")
+BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
 USER = 54321  # an ordinary user's id without an entry in /etc/passwd
 
 
@@ -51,12 +55,15 @@ class Serve:
                                             stdout=log, stderr=log, env=self.env, start_new_session=True)
         if self.client is None:
             self.client = Client(self.socket)
-        try:
-            self.client.wait_ready()
-        except Exception:
-            self.stop()
-            raise AssertionError("serve did not come up:\n" + self.tail()) from None
-        return self
+        end = time.monotonic() + 20
+        while True:
+            try:
+                self.client.wait_ready()
+                return self
+            except grpc.RpcError:  # also what is left of the connection to a server that was killed
+                if self.process.poll() is not None or time.monotonic() > end:
+                    self.stop()
+                    raise AssertionError("serve did not come up:\n" + self.tail()) from None
 
     def ctl(self, *arguments, **more):
         """Runs `ctl`; returns the finished process."""
@@ -124,3 +131,34 @@ class Serve:
         if jobs.is_dir():
             found += [f"job folder: {j}" for j in jobs.iterdir()]
         return found
+
+
+class Pod:
+    """A ready pod. .config and .id are its own; its containers' logs are below .logs."""
+
+    def __init__(self, serve, cri, name, **more):
+        self.cri = cri
+        self.logs = serve.logs / f"{name}-{uuid.uuid4()}"
+        more.setdefault("log_directory", str(self.logs))
+        self.config = pod_config(name, **more)
+        self.id = cri.run_pod(self.config)
+        self.count = 0
+
+    def create(self, *command, name=None, image=BUSYBOX, **more):
+        self.count += 1
+        config = container_config(name or f"c{self.count}", image, *command, **more)
+        return self.cri.create(self.id, config, self.config)
+
+    def run(self, *command, **more):
+        container = self.create(*command, **more)
+        self.cri.runtime.StartContainer(pb.StartContainerRequest(container_id=container))
+        return container
+
+    def output(self, container):
+        """What the container's log holds: (stdout, stderr)."""
+        status = self.cri.status(container)
+        streams = {"stdout": b"", "stderr": b""}
+        for line in pathlib.Path(status.log_path).read_bytes().splitlines():
+            _, stream, tag, text = line.split(b" ", 3)
+            streams[stream.decode()] += text + (b"\n" if tag == b"F" else b"")
+        return streams["stdout"], streams["stderr"]

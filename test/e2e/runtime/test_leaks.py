@@ -4,7 +4,7 @@ import os
 import pathlib
 import time
 
-from conftest import BUSYBOX
+from serving import BUSYBOX
 from cri import container_config, pb, pod_config
 
 PODS = int(os.environ.get("INTERLINK_CRI_PODS") or 40)

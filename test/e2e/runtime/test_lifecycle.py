@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from conftest import BUSYBOX, Pod
+from serving import BUSYBOX, Pod
 from cri import container_config, pb, pod_config, refused
 
 

@@ -6,6 +6,7 @@ import re
 import time
 
 from cri import pb, refused
+from serving import Pod
 
 LINE = re.compile(rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) ([FP]) (.*)$", re.S)
 
@@ -77,7 +78,6 @@ def test_output_over_restarts_is_neither_lost_nor_doubled(pod, cri, serve):
 
 
 def test_a_pod_without_a_log_directory_keeps_none(serve, cri):
-    from conftest import Pod
     quiet = Pod(serve, cri, "quiet", log_directory="")
     container = quiet.run("sh", "-c", "head -c 10000000 /dev/zero")
     assert cri.wait_exit(container, 30).exit_code == 0
