@@ -30,7 +30,7 @@ struct image_store *image_store_open(struct loop *loop, const struct image_store
 /* To be called once the containers found at start have called image_store_hold: what nobody holds or names goes now,
  * and pulls may begin. */
 void image_store_start(struct image_store *store);
-/* Kills the jobs under way (their on_done is not called) and forgets everything. NULL is fine. */
+/* Forgets everything; what is on the disk stays. Pulls and loads must have ended or been cancelled. NULL is fine. */
 void image_store_free(struct image_store *store);
 
 /* ---- what is there ---- */
@@ -38,6 +38,7 @@ struct image_layer {
     struct digest diff_id; /* of the plain tar archive; names the folder */
     struct digest blob;    /* of the archive as it came */
     uint64_t size;         /* of the blob */
+    char *media_type;
 };
 
 /* Owned by the store; valid until the next turn of the loop unless held. */
@@ -59,7 +60,7 @@ struct image {
     bool pinned;
 };
 
-/* By id ("sha256:HEX", "HEX", or the first digits of HEX when they fit one image only), or by reference: with a tag,
+/* By id ("sha256:HEX", "HEX", or the first 12 or more digits of HEX when they fit one image only), or by reference: with a tag,
  * or with a digest under that name. NULL when there is none. Removed images are not found. */
 const struct image *image_store_find(struct image_store *store, const char *text);
 /* The listed images, oldest first: image_store_next(s, NULL) is the first, NULL after the last. */
@@ -80,8 +81,8 @@ char *image_store_layer_path(const struct image_store *store, const struct diges
 const char *image_store_root(const struct image_store *store);
 
 /* ---- removing ---- */
-/* Drops the image and all its names; its files go when nobody else needs them. `text` as for image_store_find, but a
- * digits prefix must be whole. True as well when there is no such image. Blocks for the record's fsync. */
+/* Drops the image and all its names; its files go when nobody else needs them. `text` as for image_store_find, but
+ * an id must be whole. True as well when there is no such image. Blocks for the record's fsync. */
 bool image_store_remove(struct image_store *store, const char *text, struct status *err);
 
 /* ---- using ---- */
