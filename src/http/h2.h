@@ -85,7 +85,8 @@ bool h2_accepts_requests(const struct h2 *h2);
 size_t h2_open_streams(const struct h2 *h2);
 
 /* ---- streams ---- */
-/* Client: opens a stream. Header fields are copied unless flagged NO_COPY; a body follows (h2_body_end). False when the connection takes none. */
+/* Client: opens a stream. Header fields are copied unless flagged NO_COPY; a body follows (h2_body_end). False when the
+ * connection takes no requests. */
 bool h2_request(struct h2 *h2, struct h2_stream *s, const nghttp2_nv *fields, size_t count);
 /* Server: sends the headers; a body follows unless `end`. */
 void h2_respond(struct h2_stream *s, const nghttp2_nv *fields, size_t count, bool end);
