@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* CRI configurations, as a kubelet sends them, to what the engines start. Needs no privilege: host paths are not mounted. */
+#include "agent/spec.h"
+
+#include "agent/rootfs.h"
+#include "image/config.h"
+#include "io/file.h"
+#include "text/protojson.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct {
+    char dir[64];
+    int root_fd;
+} fixture;
+
+static void put(const char *name, const char *text)
+{
+    struct status err;
+    cleanup_free char *path = xasprintf("%s/%s", fixture.dir, name);
+
+    if (!file_replace(path, text, strlen(text), 0644, &err))
+        abort();
+}
+
+static int set_up(void **state)
+{
+    struct status err;
+
+    (void)state;
+    snprintf(fixture.dir, sizeof fixture.dir, "/tmp/test_spec.XXXXXX");
+    if (mkdtemp(fixture.dir) == NULL)
+        return -1;
+    cleanup_free char *etc = xasprintf("%s/etc", fixture.dir);
+    if (!dir_make(etc, 0755, &err))
+        return -1;
+    put("etc/passwd", "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n");
+    put("etc/group", "root:x:0:root\nbin:x:1:root\nextra:x:2000:web\n");
+    put("hosts", "");
+    put("profile.json", "{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"flags\":[\"SECCOMP_FILTER_FLAG_LOG\"],\"syscalls\":[]}");
+    fixture.root_fd = open(fixture.dir, O_PATH | O_DIRECTORY);
+    return fixture.root_fd >= 0 ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    struct status err;
+
+    (void)state;
+    close(fixture.root_fd);
+    return tree_remove(fixture.dir, &err) ? 0 : -1;
+}
+
+/* Everything a conversion needs, as root with all that this program knows. */
+struct world {
+    struct engine engine;
+    struct security_facts facts;
+    struct engine_create create;
+    struct spec_input in;
+    struct image_config image;
+    Runtime__V1__ContainerConfig config;
+    Runtime__V1__LinuxContainerConfig linux;
+    Runtime__V1__LinuxContainerSecurityContext security;
+    Runtime__V1__NamespaceOption namespaces;
+    Runtime__V1__PodSandboxConfig sandbox;
+    struct spec spec;
+    struct buf note, json;
+    struct arena arena;
+    struct status err;
+    const char *stage_error;
+};
+
+static bool stage(void *arg, size_t index, const char *host_path, bool create, Runtime__V1__MountPropagation propagation,
+                  struct buf *out, struct status *err)
+{
+    struct world *w = arg;
+
+    if (w->stage_error != NULL)
+        return status_set(err, STATUS_NOT_FOUND, "%s", w->stage_error);
+    buf_printf(out, "/staged/%zu%s%s%s", index, host_path, create ? "" : "#given", propagation != 0 ? "#propagates" : "");
+    return true;
+}
+
+static struct world *world_new(bool root)
+{
+    struct world *w = xcalloc(1, sizeof *w);
+
+    w->engine.isolation = (struct isolation){ .mount = true, .pid = true, .ipc = true, .uts = true, .user = !root,
+                                              .uid = root ? 0 : 1001, .gid = root ? 0 : 1001, .host_mount_fd = -1 };
+    w->engine.root = root;
+    w->engine.dir = fixture.dir;
+    w->engine.hostname = (char *)(uintptr_t) "pod-name";
+    w->engine.cgroups.mode = root ? CGROUP_V1 : CGROUP_NONE;
+    w->facts = (struct security_facts){ .isolation = &w->engine.isolation, .root = root, .containers = true, .device_rules = true,
+                                        .available = (1ull << 41) - 1 };
+    runtime__v1__container_config__init(&w->config);
+    runtime__v1__linux_container_config__init(&w->linux);
+    runtime__v1__linux_container_security_context__init(&w->security);
+    runtime__v1__namespace_option__init(&w->namespaces);
+    runtime__v1__pod_sandbox_config__init(&w->sandbox);
+    w->config.linux = &w->linux;
+    w->linux.security_context = &w->security;
+    w->security.namespace_options = &w->namespaces;
+    w->image.user = w->image.working_dir = (char *)(uintptr_t) "";
+    w->create = (struct engine_create){ .id = "abc", .bundle = "/bundle", .config = &w->config, .sandbox = &w->sandbox,
+                                        .image = &w->image };
+    w->in = (struct spec_input){ .engine = &w->engine, .create = &w->create, .facts = &w->facts, .root_fd = fixture.root_fd,
+                                 .stage = stage, .arg = w };
+    return w;
+}
+
+static void world_clear(struct world *w)
+{
+    spec_free(&w->spec);
+    buf_free(&w->note);
+    buf_free(&w->json);
+    arena_free(&w->arena);
+    w->err = (struct status)STATUS_INIT;
+}
+
+static void world_free(struct world *w)
+{
+    world_clear(w);
+    free(w);
+}
+
+/* The document, or NULL with w->err. */
+static const struct json *convert(struct world *w)
+{
+    world_clear(w);
+    if (!security_check(&w->facts, w->create.config, w->create.sandbox, &w->note, &w->err) ||
+        !spec_process(&w->in, &w->spec, &w->note, &w->err) || !spec_mounts(&w->in, &w->spec, &w->err) ||
+        !spec_devices(&w->in, &w->spec, &w->err))
+        return NULL;
+    spec_write(&w->spec, "/bundle/rootfs", &w->json);
+    const struct json *j = json_parse(&w->arena, (struct str){ (const char *)w->json.p, w->json.n }, &w->err);
+    assert_non_null(j);
+    return j;
+}
+
+static void refused(struct world *w, enum status_code code, const char *contains)
+{
+    assert_null(convert(w));
+    if (w->err.code != code || strstr(w->err.message, contains) == NULL)
+        fail_msg("%s: %s; wanted %s", status_code_name(w->err.code), w->err.message, contains);
+}
+
+static void set_command(struct world *w, char **argv, size_t n)
+{
+    w->config.command = argv;
+    w->config.n_command = n;
+}
+
+static char *const_argv[] = { (char *)(uintptr_t) "prog", (char *)(uintptr_t) "arg" };
+
+static const struct json *mount_at(const struct json *spec, const char *destination)
+{
+    const struct json *found = NULL;
+
+    for (JSON_EACH(m, json_member(spec, "mounts")))
+        if (strcmp(json_string(json_member(m, "destination"), ""), destination) == 0)
+            found = m;
+    return found;
+}
+
+static bool has_string(const struct json *array, const char *s)
+{
+    for (JSON_EACH(i, array))
+        if (strcmp(json_string(i, ""), s) == 0)
+            return true;
+    return false;
+}
+
+static void load_sample(struct world *w, const char *path)
+{
+    struct buf text = BUF_INIT;
+
+    if (!file_read(path, 1 << 20, &text, &w->err))
+        fail_msg("%s (tests run from the top of the source)", w->err.message);
+    const struct json *j = json_parse(&w->arena, (struct str){ (const char *)text.p, text.n }, &w->err);
+    ProtobufCMessage *m = protojson_read(&w->arena, &runtime__v1__container_config__descriptor, json_member(j, "config"), 0, &w->err);
+    buf_free(&text);
+    if (m == NULL)
+        fail_msg("%s: %s", path, w->err.message);
+    w->create.config = (Runtime__V1__ContainerConfig *)m;
+}
+
+static void test_kubelet_sample(void **state)
+{
+    struct world *w = world_new(true);
+    struct arena kept;
+
+    (void)state;
+    load_sample(w, "test/fixtures/cri/CreateContainer.web.json");
+    kept = w->arena; /* convert() clears its own */
+    w->arena = (struct arena)ARENA_INIT;
+    const struct json *j = convert(w);
+    if (j == NULL)
+        fail_msg("%s", w->err.message);
+    assert_string_equal(json_string(json_get(j, "process", "args", "0"), ""), "httpd");
+    assert_int_equal(json_get(j, "process", "args")->count, 6);
+    assert_int_equal(json_i64(json_get(j, "process", "user", "uid"), -1), 1000);
+    assert_int_equal(json_i64(json_get(j, "process", "user", "additionalGids", "1"), -1), 2000);
+    assert_int_equal(json_i64(json_get(j, "process", "oomScoreAdj"), -1), 998);
+    assert_null(json_get(j, "process", "env")); /* secrets stay out of the document */
+    assert_string_equal(process_env(&w->spec.process, "FROM_SECRET"), "hunter2");
+    assert_string_equal(process_env(&w->spec.process, "HOME"), "/home/web");
+    assert_string_equal(process_env(&w->spec.process, "HOSTNAME"), "pod-name");
+    assert_string_equal(json_string(json_get(j, "linux", "namespaces", "0", "type"), ""), "mount");
+    assert_string_equal(json_string(json_get(j, "linux", "namespaces", "1", "type"), ""), "pid");
+    assert_int_equal(json_get(j, "linux", "namespaces")->count, 2); /* ipc, uts and network are the agent's */
+    assert_true(has_string(json_get(j, "linux", "maskedPaths"), "/proc/kcore"));
+    assert_true(has_string(json_get(j, "linux", "readonlyPaths"), "/proc/sys"));
+    assert_non_null(json_get(j, "annotations", "run.oci.seccomp_bpf_data"));
+    const struct json *secret = mount_at(j, "/etc/sec");
+    assert_true(has_string(json_member(secret, "options"), "ro"));
+    assert_true(has_string(json_member(secret, "options"), "rprivate"));
+    assert_true(str_starts(json_string(json_member(secret, "source"), ""), "/staged/2/var/lib/kubelet/pods/"));
+    /* kubelet's /etc/hosts takes the place of the pod's. */
+    assert_true(str_starts(json_string(json_member(mount_at(j, "/etc/hosts"), "source"), ""), "/staged/"));
+    arena_free(&kept);
+    world_free(w);
+}
+
+static void test_mounts(void **state)
+{
+    struct world *w = world_new(true);
+    Runtime__V1__Mount m[3], *mounts[] = { &m[0], &m[1], &m[2] };
+    static char *options[] = { (char *)(uintptr_t) "noexec", (char *)(uintptr_t) "nosuid" };
+    const char *sources[] = { "/given", NULL, "" };
+
+    (void)state;
+    set_command(w, const_argv, 2);
+    for (size_t i = 0; i < 3; i++)
+        runtime__v1__mount__init(&m[i]);
+    m[0].container_path = (char *)(uintptr_t) "/a//b/c/";
+    m[0].host_path = (char *)(uintptr_t) "/h0";
+    m[1].container_path = (char *)(uintptr_t) "/a";
+    m[1].host_path = (char *)(uintptr_t) "/h1";
+    m[1].propagation = RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_HOST_TO_CONTAINER;
+    m[1].mount_options = options;
+    m[1].n_mount_options = 2;
+    m[2].container_path = (char *)(uintptr_t) "/dev/shm";
+    m[2].host_path = (char *)(uintptr_t) "/h2";
+    w->config.mounts = mounts;
+    w->config.n_mounts = 3;
+    w->create.mount_sources = sources;
+    const struct json *j = convert(w);
+    assert_non_null(j);
+    /* The one nearer to the root comes first. */
+    const struct json *a = mount_at(j, "/a"), *b = mount_at(j, "/a/b/c");
+    assert_non_null(a);
+    assert_non_null(b);
+    bool a_first = false;
+    for (const struct json *i = a; i != NULL; i = i->next)
+        a_first = a_first || i == b;
+    assert_true(a_first);
+    assert_string_equal(json_string(json_member(b, "source"), ""), "/staged/0/given#given");
+    assert_string_equal(json_string(json_member(a, "source"), ""), "/staged/1/h1#propagates");
+    assert_true(has_string(json_member(a, "options"), "rslave"));
+    assert_true(has_string(json_member(a, "options"), "noexec"));
+    assert_string_equal(json_string(json_get(j, "linux", "rootfsPropagation"), ""), "rslave");
+    assert_string_equal(json_string(json_member(mount_at(j, "/dev/shm"), "source"), ""), "/staged/2/h2");
+    assert_string_equal(json_string(json_member(mount_at(j, "/dev/pts"), "type"), ""), "devpts");
+    assert_true(has_string(json_member(mount_at(j, "/sys"), "options"), "ro"));
+    m[0].propagation = RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_BIDIRECTIONAL;
+    assert_string_equal(json_string(json_get(convert(w), "linux", "rootfsPropagation"), ""), "rshared");
+    /* A /dev of the container's own: nothing of ours below it. */
+    m[2].container_path = (char *)(uintptr_t) "/dev/";
+    j = convert(w);
+    assert_null(mount_at(j, "/dev/pts"));
+    assert_null(mount_at(j, "/dev/shm"));
+    m[1].recursive_read_only = true;
+    refused(w, STATUS_INVALID_ARGUMENT, "mounts[1].recursive_read_only");
+    m[1].recursive_read_only = false;
+    options[0] = (char *)(uintptr_t) "suid";
+    refused(w, STATUS_INVALID_ARGUMENT, "mounts[1].mount_options");
+    options[0] = (char *)(uintptr_t) "noexec";
+    m[0].container_path = (char *)(uintptr_t) "relative";
+    refused(w, STATUS_INVALID_ARGUMENT, "mounts[0].container_path");
+    m[0].container_path = (char *)(uintptr_t) "/x";
+    w->stage_error = "host_path /h0 does not exist on this machine";
+    refused(w, STATUS_NOT_FOUND, "mounts[0]: host_path /h0");
+    world_free(w);
+}
+
+static void test_environment(void **state)
+{
+    struct world *w = world_new(true);
+    static char *image_env[] = { (char *)(uintptr_t) "PATH=/image", (char *)(uintptr_t) "A=1", (char *)(uintptr_t) "nonsense" };
+    Runtime__V1__KeyValue e[3], *envs[] = { &e[0], &e[1], &e[2] };
+
+    (void)state;
+    set_command(w, const_argv, 1);
+    w->image.env = image_env;
+    w->image.env_count = 3;
+    for (size_t i = 0; i < 3; i++)
+        runtime__v1__key_value__init(&e[i]);
+    e[0].key = (char *)(uintptr_t) "A";
+    e[0].value = (ProtobufCBinaryData){ 1, (uint8_t *)(uintptr_t) "2" };
+    e[1].key = (char *)(uintptr_t) "EMPTY";
+    e[2].key = (char *)(uintptr_t) "RAW";
+    e[2].value = (ProtobufCBinaryData){ 2, (uint8_t *)(uintptr_t) "\xff=" };
+    w->config.envs = envs;
+    w->config.n_envs = 3;
+    w->config.tty = true;
+    const struct json *j = convert(w);
+    assert_non_null(j);
+    assert_true(json_bool(json_get(j, "process", "terminal"), false));
+    assert_string_equal(process_env(&w->spec.process, "PATH"), "/image");
+    assert_string_equal(process_env(&w->spec.process, "A"), "2");
+    assert_string_equal(process_env(&w->spec.process, "EMPTY"), "");
+    assert_string_equal(process_env(&w->spec.process, "RAW"), "\xff=");
+    assert_string_equal(process_env(&w->spec.process, "TERM"), "xterm");
+    assert_string_equal(process_env(&w->spec.process, "HOME"), "/root");
+    /* Through the bundle and back. */
+    struct process back;
+    assert_true(process_write(&w->spec.process, fixture.dir, &w->err));
+    assert_true(process_read(&back, fixture.dir, &w->err));
+    assert_string_equal(process_env(&back, "RAW"), "\xff=");
+    assert_string_equal(back.argv[0], "prog");
+    assert_null(back.argv[1]);
+    assert_string_equal(back.cwd, "/");
+    process_free(&back);
+    e[1].key = (char *)(uintptr_t) "A=B";
+    refused(w, STATUS_INVALID_ARGUMENT, "envs[1].key");
+    e[1].key = (char *)(uintptr_t) "ZERO";
+    e[1].value = (ProtobufCBinaryData){ 3, (uint8_t *)(uintptr_t) "a\0b" };
+    refused(w, STATUS_INVALID_ARGUMENT, "envs[1].value");
+    world_free(w);
+}
+
+static void test_damaged_process(void **state)
+{
+    struct process p;
+    struct status err = STATUS_INIT;
+
+    (void)state;
+    put("process", "short");
+    assert_false(process_read(&p, fixture.dir, &err));
+    assert_int_equal(err.code, STATUS_DATA_LOSS);
+}
+
+static void test_capabilities(void **state)
+{
+    struct world *w = world_new(true);
+    Runtime__V1__Capability c;
+    static char *add[] = { (char *)(uintptr_t) "net_admin", (char *)(uintptr_t) "CAP_SYS_TIME" };
+    static char *drop[] = { (char *)(uintptr_t) "KILL", (char *)(uintptr_t) "CHOWN" };
+    static char *all[] = { (char *)(uintptr_t) "ALL" };
+
+    (void)state;
+    set_command(w, const_argv, 1);
+    runtime__v1__capability__init(&c);
+    w->security.capabilities = &c;
+    assert_non_null(convert(w));
+    assert_int_equal(w->spec.process.bounding, 0xa80425fb);
+    c.add_capabilities = add;
+    c.n_add_capabilities = 2;
+    c.drop_capabilities = drop;
+    c.n_drop_capabilities = 2;
+    const struct json *j = convert(w);
+    const struct json *bounding = json_get(j, "process", "capabilities", "bounding");
+    assert_true(has_string(bounding, "CAP_NET_ADMIN"));
+    assert_true(has_string(bounding, "CAP_SYS_TIME"));
+    assert_false(has_string(bounding, "CAP_KILL"));
+    assert_false(has_string(bounding, "CAP_CHOWN"));
+    assert_int_equal(json_get(j, "process", "capabilities", "ambient")->count, 0);
+    c.drop_capabilities = all;
+    c.n_drop_capabilities = 1;
+    assert_int_equal(json_get(convert(w), "process", "capabilities", "bounding")->count, 2);
+    c.add_capabilities = all;
+    c.n_add_capabilities = 1;
+    c.n_drop_capabilities = 0;
+    assert_non_null(convert(w));
+    assert_int_equal(w->spec.process.bounding, (1ull << 41) - 1);
+    c.n_add_capabilities = 0;
+    c.add_ambient_capabilities = add;
+    c.n_add_ambient_capabilities = 1;
+    assert_non_null(convert(w));
+    assert_int_equal(w->spec.process.ambient, 1ull << 12);
+    assert_int_equal(w->spec.process.inheritable, 1ull << 12);
+    add[0] = (char *)(uintptr_t) "FLY";
+    refused(w, STATUS_INVALID_ARGUMENT, "capabilities.add_ambient_capabilities: there is no capability \"FLY\"");
+    add[0] = (char *)(uintptr_t) "SYS_RESOURCE";
+    w->facts.available &= ~(1ull << 24);
+    refused(w, STATUS_FAILED_PRECONDITION, "CAP_SYS_RESOURCE is not available to this job");
+    /* Without a way to restrict devices none may be made. */
+    c.n_add_ambient_capabilities = 0;
+    w->facts.device_rules = false;
+    assert_non_null(convert(w));
+    assert_int_equal(w->spec.process.bounding, 0xa80425fbu & ~(1u << 27));
+    assert_non_null(strstr(buf_cstr(&w->note), "CAP_MKNOD"));
+    world_free(w);
+}
+
+static void test_seccomp(void **state)
+{
+    struct world *w = world_new(true);
+    Runtime__V1__SecurityProfile p;
+    cleanup_free char *profile = xasprintf("%s/profile.json", fixture.dir);
+
+    (void)state;
+    set_command(w, const_argv, 1);
+    assert_null(json_get(convert(w), "annotations")); /* nothing said: as containerd, none */
+    runtime__v1__security_profile__init(&p);
+    w->security.seccomp = &p;
+    assert_non_null(json_get(convert(w), "annotations", "run.oci.seccomp_bpf_data"));
+    assert_true(w->spec.process.seccomp_size > 800);
+    p.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Unconfined;
+    assert_null(json_get(convert(w), "annotations"));
+    p.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+    p.localhost_ref = profile;
+    const struct json *j = convert(w);
+    assert_non_null(json_get(j, "annotations", "run.oci.seccomp_bpf_data"));
+    assert_string_equal(json_string(json_get(j, "linux", "seccomp", "flags", "0"), ""), "SECCOMP_FILTER_FLAG_LOG");
+    p.localhost_ref = (char *)(uintptr_t) "/no/such/profile";
+    refused(w, STATUS_NOT_FOUND, "linux.security_context.seccomp: /no/such/profile");
+    p.localhost_ref = (char *)(uintptr_t) "relative";
+    refused(w, STATUS_INVALID_ARGUMENT, "seccomp.localhost_ref");
+    world_free(w);
+}
+
+static void test_refusals(void **state)
+{
+    struct world *w = world_new(true);
+    Runtime__V1__UserNamespace u;
+    Runtime__V1__SELinuxOption se;
+    Runtime__V1__SecurityProfile apparmor;
+    Runtime__V1__CDIDevice cdi, *cdis[] = { &cdi };
+
+    (void)state;
+    refused(w, STATUS_INVALID_ARGUMENT, "command:");
+    set_command(w, const_argv, 1);
+    w->config.working_dir = (char *)(uintptr_t) "relative";
+    refused(w, STATUS_INVALID_ARGUMENT, "working_dir");
+    w->config.working_dir = (char *)(uintptr_t) "/made/../deep/er";
+    assert_non_null(convert(w));
+    assert_int_equal(faccessat(fixture.root_fd, "deep/er", F_OK, 0), 0);
+    w->config.working_dir = (char *)(uintptr_t) "/etc/passwd/x";
+    refused(w, STATUS_INTERNAL, "working_dir");
+    w->config.working_dir = (char *)(uintptr_t) "";
+    w->security.privileged = true;
+    refused(w, STATUS_INVALID_ARGUMENT, "linux.security_context.privileged");
+    w->security.privileged = false;
+    w->namespaces.pid = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    refused(w, STATUS_FAILED_PRECONDITION, "namespace_options.pid: NODE");
+    w->namespaces.pid = RUNTIME__V1__NAMESPACE_MODE__TARGET;
+    w->namespaces.target_id = (char *)(uintptr_t) "other";
+    refused(w, STATUS_INVALID_ARGUMENT, "namespace_options.target_id: container \"other\"");
+    w->create.target_pid = 77;
+    assert_string_equal(json_string(json_get(convert(w), "linux", "namespaces", "1", "path"), ""), "/proc/77/ns/pid");
+    w->engine.isolation.pid = false;
+    snprintf(w->engine.isolation.missing, sizeof w->engine.isolation.missing, "PID namespace: mount /proc: denied");
+    refused(w, STATUS_FAILED_PRECONDITION, "namespace_options.pid: PID namespace: mount /proc: denied");
+    w->engine.isolation.pid = true;
+    w->namespaces.pid = 0;
+    w->namespaces.ipc = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    refused(w, STATUS_FAILED_PRECONDITION, "namespace_options.ipc");
+    w->namespaces.ipc = 0;
+    runtime__v1__user_namespace__init(&u);
+    w->namespaces.userns_options = &u;
+    refused(w, STATUS_FAILED_PRECONDITION, "userns_options");
+    u.mode = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    assert_non_null(convert(w));
+    runtime__v1__selinux_option__init(&se);
+    se.level = (char *)(uintptr_t) "s0:c1,c2";
+    w->security.selinux_options = &se;
+    assert_non_null(convert(w));
+    assert_non_null(strstr(buf_cstr(&w->note), "selinux_options"));
+    w->facts.selinux = true;
+    refused(w, STATUS_FAILED_PRECONDITION, "selinux_options");
+    w->facts.selinux = false;
+    runtime__v1__security_profile__init(&apparmor);
+    apparmor.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+    w->security.apparmor = &apparmor;
+    refused(w, STATUS_FAILED_PRECONDITION, "linux.security_context.apparmor");
+    w->security.apparmor = NULL;
+    runtime__v1__cdidevice__init(&cdi);
+    cdi.name = (char *)(uintptr_t) "vendor.com/gpu=0";
+    w->config.cdi_devices = cdis;
+    w->config.n_cdi_devices = 1;
+    refused(w, STATUS_FAILED_PRECONDITION, "CDI_devices[0]: \"vendor.com/gpu=0\"");
+    world_free(w);
+}
+
+static void test_rootless(void **state)
+{
+    struct world *w = world_new(false);
+    Runtime__V1__Device d, *devices[] = { &d };
+    Runtime__V1__Int64Value uid;
+    struct arena kept;
+
+    (void)state;
+    load_sample(w, "test/fixtures/cri/CreateContainer.init.json");
+    kept = w->arena;
+    w->arena = (struct arena)ARENA_INIT;
+    refused(w, STATUS_FAILED_PRECONDITION, "linux.security_context.run_as_user: uid 1000 cannot be mapped");
+    w->create.config = &w->config;
+    set_command(w, const_argv, 1);
+    w->image.user = (char *)(uintptr_t) "web";
+    refused(w, STATUS_FAILED_PRECONDITION, "image config: User: uid 1000 cannot be mapped");
+    runtime__v1__int64_value__init(&uid);
+    w->security.run_as_user = &uid;
+    runtime__v1__device__init(&d);
+    d.host_path = (char *)(uintptr_t) "/dev/null";
+    d.container_path = (char *)(uintptr_t) "/dev/gpu0";
+    w->config.devices = devices;
+    w->config.n_devices = 1;
+    const struct json *j = convert(w);
+    if (j == NULL)
+        fail_msg("%s", w->err.message);
+    assert_non_null(strstr(buf_cstr(&w->note), "/etc/group")); /* root's membership of bin cannot be had */
+    assert_int_equal(json_get(j, "process", "user", "additionalGids")->count, 1);
+    assert_null(json_get(j, "linux", "devices"));
+    assert_string_equal(json_string(json_member(mount_at(j, "/dev/gpu0"), "source"), ""), "/dev/null");
+    assert_string_equal(json_string(json_member(mount_at(j, "/sys"), "type"), ""), "bind");
+    assert_false(has_string(json_member(mount_at(j, "/dev/pts"), "options"), "gid=5"));
+    assert_null(mount_at(j, "/sys/fs/cgroup"));
+    world_free(w);
+    arena_free(&kept);
+}
+
+static void test_devices(void **state)
+{
+    struct world *w = world_new(true);
+    Runtime__V1__Device d, *devices[] = { &d };
+
+    (void)state;
+    set_command(w, const_argv, 1);
+    runtime__v1__device__init(&d);
+    d.host_path = (char *)(uintptr_t) "/dev/zero";
+    d.container_path = (char *)(uintptr_t) "/dev/nothing";
+    d.permissions = (char *)(uintptr_t) "rw";
+    w->config.devices = devices;
+    w->config.n_devices = 1;
+    const struct json *j = convert(w);
+    assert_string_equal(json_string(json_get(j, "linux", "devices", "0", "path"), ""), "/dev/nothing");
+    assert_int_equal(json_i64(json_get(j, "linux", "devices", "0", "minor"), -1), 5);
+    const struct cgroup_device *rule = &w->spec.rules[w->spec.rule_count - 1];
+    assert_true(rule->type == 'c' && rule->major == 1 && rule->minor == 5 && rule->read && rule->write && !rule->mknod);
+    d.permissions = (char *)(uintptr_t) "rx";
+    refused(w, STATUS_INVALID_ARGUMENT, "devices[0].permissions");
+    d.permissions = (char *)(uintptr_t) "r";
+    d.host_path = (char *)(uintptr_t) "/etc/passwd";
+    refused(w, STATUS_FAILED_PRECONDITION, "devices[0].host_path: /etc/passwd is not a device");
+    world_free(w);
+}
+
+/* Paths inside a root never leave it, also on kernels without openat2(2). */
+static void test_rootfs_paths(void **state)
+{
+    struct status err = STATUS_INIT;
+    struct buf b = BUF_INIT;
+
+    (void)state;
+    assert_int_equal(symlinkat("/etc", fixture.root_fd, "absolute"), 0);
+    assert_int_equal(symlinkat("../../../etc/passwd", fixture.root_fd, "up"), 0);
+    assert_int_equal(symlinkat("loop", fixture.root_fd, "loop"), 0);
+    assert_true(rootfs_read(fixture.root_fd, "/absolute/passwd", 4096, &b, &err));
+    assert_true(str_starts(buf_cstr(&b), "root:x:0:0::/root"));
+    buf_clear(&b);
+    assert_true(rootfs_read(fixture.root_fd, "up", 4096, &b, &err));
+    assert_non_null(strstr(buf_cstr(&b), "web:x:1000"));
+    buf_clear(&b);
+    assert_true(rootfs_read(fixture.root_fd, "/not/there", 4096, &b, &err));
+    assert_int_equal(b.n, 0);
+    assert_false(rootfs_read(fixture.root_fd, "loop", 4096, &b, &err));
+    assert_false(rootfs_read(fixture.root_fd, "/etc", 4096, &b, &err));
+    assert_false(rootfs_read(fixture.root_fd, "/etc/passwd", 10, &b, &err));
+    assert_true(rootfs_mkdir(fixture.root_fd, "/absolute/new/er", &err));
+    assert_int_equal(faccessat(fixture.root_fd, "etc/new/er", F_OK, 0), 0);
+    buf_free(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kubelet_sample), cmocka_unit_test(test_mounts),       cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_damaged_process), cmocka_unit_test(test_capabilities), cmocka_unit_test(test_seccomp),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_rootless),     cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_rootfs_paths),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
