@@ -329,9 +329,10 @@ build_libcap() {
 }
 
 build_crun() {
-    # argp.h is glibc's; libcrun includes it and calls nothing of it.
+    # argp.h is glibc's; libcrun calls nothing of it, but needs what it includes.
     mkdir -p stub
-    printf '#include <errno.h>\ntypedef int error_t;\n' >stub/argp.h
+    printf '#include <%s>\n' ctype.h errno.h getopt.h limits.h stdio.h >stub/argp.h
+    echo 'typedef int error_t;' >>stub/argp.h
     configure crun PYTHON=/bin/true --disable-systemd --disable-criu --disable-dl --disable-bpf --enable-caps --enable-seccomp \
         --enable-embedded-yajl --disable-crun --enable-libcrun ac_cv_search_argp_parse="none required" \
         ac_cv_header_argp_h=yes CPPFLAGS="-I$prefix/include -I$PWD/stub"
