@@ -428,15 +428,15 @@ static void layer_set_folder_time(struct layer_writer *w, const char *path, cons
 
 bool layer_writer_finish(struct layer_writer *w, struct unpacked *out, struct status *err)
 {
-    const uint8_t *p = w->folders.p, *end = p + w->folders.n;
     struct stat st;
 
-    while (p < end) {
+    for (size_t at = 0; at < w->folders.n;) {
         struct timespec mtime;
-        memcpy(&mtime, p, sizeof mtime);
-        const char *path = (const char *)p + sizeof mtime + 1;
-        layer_set_folder_time(w, path, &mtime, p[sizeof mtime] != 0);
-        p = (const uint8_t *)path + strlen(path) + 1;
+        memcpy(&mtime, w->folders.p + at, sizeof mtime);
+        bool fresh = w->folders.p[at + sizeof mtime] != 0;
+        const char *path = (const char *)w->folders.p + at + sizeof mtime + 1;
+        layer_set_folder_time(w, path, &mtime, fresh);
+        at += sizeof mtime + 1 + strlen(path) + 1;
     }
     if (fstat(w->root.fd, &st) < 0)
         return status_errno(err, "cannot look at %s", w->root.path);

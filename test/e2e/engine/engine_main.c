@@ -3,9 +3,12 @@
  * Drives an engine as the agent does: isolates itself, makes containers from one unpacked layer, runs, executes, kills and
  * removes them, and says what it saw, one line a check:
  *
- *   engine_main JOB_DIR LAYER_DIR [ENGINE [host-pid|times]]      (ENGINE: auto, crun, host; times: only the last part)
+ *   engine_main JOB_DIR LAYER_DIR [ENGINE [MODE]]
  *
- * Exit status 0: every check passed. Times are printed for whoever wants to compare.
+ * ENGINE: auto, crun, host. MODE: host-pid (the machine's PID namespace), times (only the last part), wait (one container
+ * runs until somebody ends us), propagate (mounts come and go between $SHARED and a container; as root).
+ *
+ * The pod's id is in $SANDBOX_ID. Exit status 0: every check passed. Times are printed for whoever wants to compare.
  */
 #include "agent/engine.h"
 #include "image/config.h"
@@ -359,6 +362,10 @@ static void test_output(void)
     expect("no such file", -1, "no such file or directory");
     COMMAND("/etc/passwd");
     expect("not executable", -1, "ermission denied");
+    if (t.containers) {
+        COMMAND("garbage");
+        expect("no program of this machine's", -1, "exec: \"garbage\":");
+    }
 }
 
 static void test_image(void)
@@ -769,6 +776,63 @@ static void configure(void)
     check(engine_configure(t.engine, &sandbox, &err), "configure %s", err.message);
 }
 
+static void wait_for_ever(void)
+{
+    struct box b;
+
+    reset_config();
+    COMMAND("sleep", "1000");
+    struct call c = { .kind = START, .io = { .in = -1, .out = 1, .err = 2 } };
+    bool ok = box_create(&b);
+    c.id = b.id;
+    c.bundle = b.bundle;
+    b.started = call(&c);
+    printf(ok && b.started.ok ? "waiting\n" : "FAIL %s%s\n", b.created.err.message, b.started.err.message);
+    fflush(NULL);
+    for (;;)
+        pause();
+}
+
+/* The other side is test_engine.py. */
+static void test_propagation(void)
+{
+    static Runtime__V1__Mount m;
+    static Runtime__V1__Mount *mounts[] = { &m };
+    const char *shared = getenv("SHARED");
+    struct box b;
+
+    if (shared == NULL || !t.root) {
+        check(false, "SHARED is not set, or this is not root");
+        return;
+    }
+    reset_config();
+    sandbox_security.privileged = security.privileged = true;
+    runtime__v1__mount__init(&m);
+    m.container_path = (char *)(uintptr_t) "/shared";
+    m.host_path = (char *)(uintptr_t)shared;
+    m.propagation = RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_BIDIRECTIONAL;
+    config.mounts = mounts;
+    config.n_mounts = 1;
+    SH("while [ ! -e /shared/late/file ]; do sleep 0.05; done; sleep 0.1; cat /shared/late/file; mkdir /shared/up; "
+       "mount -t tmpfs up /shared/up && echo x > /shared/up/mark");
+    check(box_create(&b) && box_start(&b), "bidirectional: %s%s", b.created.err.message, b.started.err.message);
+    printf("mount now\n");
+    fflush(NULL);
+    cleanup_free char *out = read_all(b.out);
+    int code = box_wait(&b);
+    check(code == 0 && strstr(out, "seen") != NULL, "a later mount is seen: exit %d %s", code, out);
+    struct reply r = box_remove(&b);
+    check(r.ok, "removed %s", r.err.message);
+    reset_config();
+    m.propagation = RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_HOST_TO_CONTAINER;
+    config.mounts = mounts;
+    config.n_mounts = 1;
+    SH("cat /shared/late/file");
+    expect("from the machine to the container", 0, "seen");
+    m.propagation = RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_PRIVATE;
+    expect("what is mounted there already", 0, "seen");
+}
+
 static void test_all(void)
 {
     test_output();
@@ -791,7 +855,7 @@ int main(int argc, char **argv)
     char reason[256] = "";
 
     if (argc < 3) {
-        fprintf(stderr, "usage: engine_main JOB_DIR LAYER_DIR [ENGINE [host-pid|times]]\n");
+        fprintf(stderr, "usage: engine_main JOB_DIR LAYER_DIR [ENGINE [MODE]]\n");
         return 2;
     }
     log_setup(LOG_WARN, "engine");
@@ -802,7 +866,7 @@ int main(int argc, char **argv)
     t.job = argv[1];
     t.layer = argv[2];
     struct engine_options o = { .wanted = argc > 3 ? argv[3] : "auto", .allow_host = true, .job_dir = t.job, .isolation = isolation,
-                                .sandbox_id = "feedfacefeedfacefeedfacefeedfacefeedfacefeedfacefeedfacefeedface",
+                                .sandbox_id = getenv("SANDBOX_ID") != NULL ? getenv("SANDBOX_ID") : "feedface",
                                 .cgroup_parent = "" };
     t.engine = engine_new(&o, reason, &err);
     if (t.engine == NULL) {
@@ -817,9 +881,15 @@ int main(int argc, char **argv)
     t.own_pid = t.containers && isolation.pid;
     image.working_dir = image.user = (char *)(uintptr_t) "";
     configure();
-    if (argc <= 4 || strcmp(argv[4], "times") != 0)
+    const char *mode = argc > 4 ? argv[4] : "";
+    if (strcmp(mode, "wait") == 0)
+        wait_for_ever();
+    else if (strcmp(mode, "propagate") == 0)
+        test_propagation();
+    else if (strcmp(mode, "times") != 0)
         test_all();
-    test_times();
+    if (strcmp(mode, "propagate") != 0)
+        test_times();
     engine_free(t.engine);
     cleanup_free char *dir = xasprintf("%s/engine", t.job);
     check(access(dir, F_OK) < 0, "the engine's folder is gone");

@@ -145,10 +145,10 @@ class Model:
             self.containers.pop(gone, None)
         self.containers = {c: v for c, v in self.containers.items() if v[0] in self.pods}
         self.maybe_gone = set()
-        for container, (pod, state) in self.containers.items():
-            if " or " in state:
-                got = pb.ContainerState.Name(self.cri.status(container).state).removeprefix("CONTAINER_")
-                self.containers[container] = (pod, got)
+        # What was under way may still be: an answered removal settles it.
+        for container in [c for c, (_, state) in self.containers.items() if " or " in state]:
+            self.cri.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=container))
+            del self.containers[container]
 
 
 def settle(model):
