@@ -77,6 +77,7 @@ class Place:
         self.kind, self.root, self.driver = kind, root, driver
         self.drop = kind == "user" and os.getuid() == 0
         self.id = uuid.uuid4().hex
+        self.processes = []
         make_layer(root / "layer")
         shutil.copy(driver, root / "engine_main")
         if self.drop:
@@ -97,8 +98,10 @@ class Place:
         if self.drop:
             os.chown(job, NOBODY, NOBODY)
         command = [str(self.root / "engine_main"), str(job), str(self.root / "layer"), *args]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd="/",
-                                env={"PATH": os.environ["PATH"], "SANDBOX_ID": self.id, **(env or {})}, **who)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd="/",
+                                   env={"PATH": os.environ["PATH"], "SANDBOX_ID": self.id, **(env or {})}, **who)
+        self.processes.append(process)
+        return process
 
     def start_waiting(self):
         """One container runs in it until it is ended from outside. The process, and the inner one's pid."""
@@ -119,7 +122,11 @@ def place(request, driver, tmp_path_factory):
         if parent == pathlib.Path("/tmp"):
             break
         parent.chmod(0o755)
-    return Place(request.param, root, driver)
+    place = Place(request.param, root, driver)
+    yield place
+    for process in place.processes:
+        process.kill()
+        process.wait()
 
 
 def mounts():
