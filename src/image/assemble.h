@@ -23,7 +23,8 @@ struct assembly_options {
     void *arg;
 };
 
-/* Blocks until the owner says go: from then on what is in the store stays there. Writes the configuration's blob. NULL on failure. */
+/* Blocks until the owner says go: from then on what is in the store stays there. Writes the configuration's blob. NULL on
+ * failure. */
 struct assembly *assembly_new(const struct assembly_options *options, struct status *err);
 void assembly_free(struct assembly *a); /* NULL is fine; kills what is unpacking */
 /* That layer's blob is in the store. */

@@ -183,8 +183,8 @@ bool token_query_make(const struct challenge *c, const struct credentials *creds
     if (!http_url_parse(c->realm, &url, err))
         return status_prefix(err, "the registry names a token server that cannot be asked");
     if (secure && strcmp(url.scheme, "https") != 0)
-        return status_set(err, STATUS_FAILED_PRECONDITION,
-                          "the registry was asked by https, but its token server '%.200s' would be asked by plain http", c->realm);
+        return status_set(err, STATUS_FAILED_PRECONDITION, "the registry was asked by https, but its token server '%.200s' "
+                                                           "would be asked by plain http", c->realm);
     if (c->scope[0] != '\0')
         scope = c->scope;
     if (post) {

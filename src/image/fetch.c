@@ -135,8 +135,8 @@ static bool fetch_verify(void *arg, struct status *err)
     digest_text(&got, text);
     fetch_restart(f, &ignored);
     if (position != f->size)
-        return status_set(err, STATUS_DATA_LOSS, "the blob %s that it sent has %" PRIu64 " bytes instead of %" PRIu64, want, position,
-                          f->size);
+        return status_set(err, STATUS_DATA_LOSS, "the blob %s that it sent has %" PRIu64 " bytes instead of %" PRIu64, want,
+                          position, f->size);
     return status_set(err, STATUS_DATA_LOSS, "the blob %s that it sent is damaged: its digest is %s", want, text);
 }
 

@@ -37,8 +37,8 @@ void fetch_start(struct fetch *f, struct loop *loop, const char *root, struct re
 /* Lets go of everything; also after on_done. */
 void fetch_stop(struct fetch *f);
 
-/* A lock file shared by jobs: the descriptor when we have it; -1 with errno EWOULDBLOCK when another has it. The file at `path` is
- * the one that is locked, even if another was just removed or renamed. *none: the file system knows no locks. */
+/* A lock file shared by jobs: the descriptor when we have it; -1 with errno EWOULDBLOCK when another has it. The file at
+ * `path` is the one that is locked, even if another was just removed or renamed. *none: the file system knows no locks. */
 int fetch_lock(const char *path, bool *none);
 
 #endif

@@ -69,7 +69,8 @@ static void hosts_apply(struct host_list *list, struct host *h, const struct hos
     if (from->has_capabilities)
         h->capabilities = (from->pull ? HOST_PULL : 0) | (from->resolve ? HOST_RESOLVE : 0);
 #define HOSTS_PATH(text)                                                                                               \
-    ((text)[0] == '/' || (text)[0] == '\0' ? arena_strdup(&list->arena, (text)) : arena_printf(&list->arena, "%s/%s", dir, (text)))
+    ((text)[0] == '/' || (text)[0] == '\0' ? arena_strdup(&list->arena, (text))                                         \
+                                           : arena_printf(&list->arena, "%s/%s", dir, (text)))
     for (size_t i = 0; i < from->ca_count; i++)
         cas[i] = HOSTS_PATH(from->ca[i]);
     h->ca_paths = cas;
@@ -103,8 +104,8 @@ static bool hosts_add_one(struct host_list *list, const char *url, const char *d
     return true;
 }
 
-/* `settings` may be NULL. A loopback address is asked by http, and by https only if that does not get an answer: registries on the
- * own machine have no certificate, as a rule. */
+/* `settings` may be NULL. A loopback address is asked by http, and by https only if that does not get an answer: registries on
+ * the own machine have no certificate, as a rule. */
 static bool hosts_add_registry(struct host_list *list, const char *domain, const struct hosts_toml_host *settings,
                                const char *dir, struct status *err)
 {

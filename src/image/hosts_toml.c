@@ -186,14 +186,19 @@ static bool toml_string(struct toml *t, const char **out)
     return true;
 }
 
+/* What a key may hold without quotes. */
+static bool toml_is_bare(int c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+}
+
 static bool toml_key_part(struct toml *t, const char **out)
 {
     size_t start = t->at;
 
     if (toml_peek(t) == '"' || toml_peek(t) == '\'')
         return toml_string(t, out);
-    while (toml_peek(t) > 0 &&
-           strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", toml_peek(t)) != NULL)
+    while (toml_is_bare(toml_peek(t)))
         t->at++;
     if (t->at == start)
         return toml_fail(t, t->line, "a key is missing: a name, or a name in quotes");
@@ -288,7 +293,7 @@ static bool toml_other(struct toml *t)
 {
     size_t start = t->at;
 
-    while (toml_peek(t) > 0 && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:", toml_peek(t)) != NULL)
+    while (toml_peek(t) > 0 && (toml_is_bare(toml_peek(t)) || strchr("+.:", toml_peek(t)) != NULL))
         t->at++;
     return t->at > start || toml_fail(t, t->line, "a value is missing");
 }
@@ -593,7 +598,8 @@ bool hosts_toml_parse(const char *file, struct str text, struct hosts_toml *out,
     struct toml t = { .file = file, .text = text, .line = 1, .arena = &result.arena, .err = err };
 
     if (text.n > HOSTS_TOML_SIZE_MAX)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "%s: the file is larger than the %d bytes allowed", file, HOSTS_TOML_SIZE_MAX);
+        return status_set(err, STATUS_INVALID_ARGUMENT, "%s: the file is larger than the %d bytes allowed", file,
+                          HOSTS_TOML_SIZE_MAX);
     if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0)
         t.at = 3;
     t.root = ARENA_NEW(t.arena, struct toml_node);

@@ -73,7 +73,8 @@ bool layer_path_clean(const char *path, char out[LAYER_PATH_SIZE], struct status
         out[n] = '\0';
     }
     if (layer_path_depth(out) > IMAGE_DEPTH_MAX)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "the path '%.200s...' is more than %d folders deep", path, IMAGE_DEPTH_MAX);
+        return status_set(err, STATUS_INVALID_ARGUMENT, "the path '%.200s...' is more than %d folders deep", path,
+                          IMAGE_DEPTH_MAX);
     return true;
 }
 
@@ -152,7 +153,8 @@ static bool layer_walk_make(struct layer_walk *w, const char *dir, struct status
         return status_errno(err, "there is no folder '%.200s'", w->path);
     }
     if (layer_path_depth(dir) > IMAGE_DEPTH_MAX)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "the path '%.200s' is more than %d folders deep", w->path, IMAGE_DEPTH_MAX);
+        return status_set(err, STATUS_INVALID_ARGUMENT, "the path '%.200s' is more than %d folders deep", w->path,
+                          IMAGE_DEPTH_MAX);
     if (mkdirat(w->root->fd, dir, 0755) < 0 || fchmodat(w->root->fd, dir, 0755, 0) < 0)
         return status_errno(err, "cannot make folder '%.200s'", dir);
     w->root->made++;

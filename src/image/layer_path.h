@@ -34,8 +34,8 @@ bool layer_path_clean(const char *path, char out[LAYER_PATH_SIZE], struct status
 void layer_path_split(const char *path, char dir[LAYER_PATH_SIZE], const char **leaf);
 
 /* Opens the folder `dir` (clean; "" is the root), making it and what leads there (0755) when `create`. The descriptor is
- * borrowed until the next call and good for *at() calls only (O_PATH). `resolved` (may be NULL): its path without links, as long. -1
- * on failure: NOT_FOUND, or INVALID_ARGUMENT when something that is no folder is in the way. */
+ * borrowed until the next call and good for *at() calls only (O_PATH). `resolved` (may be NULL): its path without links, as
+ * long. -1 on failure: NOT_FOUND, or INVALID_ARGUMENT when something that is no folder is in the way. */
 int layer_dir(struct layer_root *r, const char *dir, bool create, const char **resolved, struct status *err);
 
 #endif

@@ -43,7 +43,8 @@ struct layer_writer {
 
 /* `dir` is an empty folder (borrowed as long as the writer). */
 bool layer_writer_open(struct layer_writer *w, const char *dir, struct status *err);
-/* A file that is to be filled: *fd >= 0 (the caller writes to it, then calls layer_write_done); else *fd is -1 and all is done. */
+/* A file that is to be filled: *fd >= 0 (the caller writes to it, then calls layer_write_done); else *fd is -1 and all is
+ * done. */
 bool layer_write(struct layer_writer *w, const struct layer_entry *entry, int *fd, struct status *err);
 /* Closes fd. */
 bool layer_write_done(struct layer_writer *w, const struct layer_entry *entry, int fd, struct status *err);

@@ -56,7 +56,8 @@ static bool load_archive_error(const struct load_source *s, struct archive *a, s
                       archive_error_string(a) != NULL ? archive_error_string(a) : "unknown format");
 }
 
-static bool load_extract_file(struct load_source *s, struct archive *a, struct load_file *file, uint64_t *left, struct status *err)
+static bool load_extract_file(struct load_source *s, struct archive *a, struct load_file *file, uint64_t *left,
+                              struct status *err)
 {
     cleanup_close int fd = open(file->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     struct digester digester;
@@ -133,7 +134,8 @@ static bool load_extract(struct load_source *s, uint64_t bytes_max, struct statu
         if (code != ARCHIVE_OK && code != ARCHIVE_WARN)
             ok = load_archive_error(s, a, err);
         else if (s->files.count >= IMAGE_LOAD_ENTRIES_MAX)
-            ok = status_set(err, STATUS_RESOURCE_EXHAUSTED, "%s has more than the %d entries allowed", s->path, IMAGE_LOAD_ENTRIES_MAX);
+            ok = status_set(err, STATUS_RESOURCE_EXHAUSTED, "%s has more than the %d entries allowed", s->path,
+                            IMAGE_LOAD_ENTRIES_MAX);
         else
             ok = load_extract_entry(s, a, entry, &left, err);
     }
@@ -278,7 +280,8 @@ bool load_source_read(struct load_source *s, const char *name, size_t max, struc
     if (fstat(fd, &st) < 0)
         return status_errno(err, "%s: cannot look at '%.200s'", s->path, name);
     if ((uint64_t)st.st_size > max)
-        return status_set(err, STATUS_RESOURCE_EXHAUSTED, "%s: '%.200s' is larger than the %zu bytes allowed", s->path, name, max);
+        return status_set(err, STATUS_RESOURCE_EXHAUSTED, "%s: '%.200s' is larger than the %zu bytes allowed", s->path, name,
+                          max);
     for (;;) {
         size_t room = max + 1 - out->n < 65536 ? max + 1 - out->n : 65536;
         ssize_t n = read(fd, buf_reserve(out, room), room);

@@ -32,8 +32,8 @@ bool load_source_read(struct load_source *s, const char *name, size_t max, struc
 size_t load_source_peek(struct load_source *s, const char *name, uint8_t *out, size_t n);
 /* What a file is: its digest (reads all of it, in a folder) and size. */
 bool load_source_digest(struct load_source *s, const char *name, struct digest *digest, uint64_t *size, struct status *err);
-/* Puts a file of that digest at `to`, on the same file system as `ingest`, unless there is something. DATA_LOSS when it has another
- * digest. */
+/* Puts a file of that digest at `to`, on the same file system as `ingest`, unless there is something. DATA_LOSS when it has
+ * another digest. */
 bool load_source_place(struct load_source *s, const char *name, const struct digest *digest, const char *to, struct status *err);
 
 #endif

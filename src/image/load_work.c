@@ -119,7 +119,8 @@ static bool load_oci_read(struct loading *l, const struct descriptor *d, size_t 
     if (!load_source_read(&l->source, name, max, out, err))
         return false;
     struct digest got = digest_of(out->p, out->n);
-    return digest_equal(&got, &d->digest) || status_set(err, STATUS_DATA_LOSS, "%s: '%s' is damaged: its digest is another", l->source.path, name);
+    return digest_equal(&got, &d->digest) ||
+           status_set(err, STATUS_DATA_LOSS, "%s: '%s' is damaged: its digest is another", l->source.path, name);
 }
 
 static bool load_oci_image(struct loading *l, const struct descriptor *top, const struct manifest *m, uint64_t manifests_size,
@@ -291,8 +292,8 @@ static bool load_all(struct loading *l, struct status *err)
     else if (load_source_has(&l->source, "manifest.json"))
         ok = load_docker(l, err);
     else
-        return status_set(err, STATUS_INVALID_ARGUMENT, "%s holds neither an OCI layout (index.json) nor what 'docker save' writes "
-                                                        "(manifest.json)", l->source.path);
+        return status_set(err, STATUS_INVALID_ARGUMENT, "%s holds neither an OCI layout (index.json) nor what 'docker save' "
+                                                        "writes (manifest.json)", l->source.path);
     if (ok && l->loaded == 0)
         return status_set(err, STATUS_NOT_FOUND, "%s holds no image for this platform (%zu entries were passed over)",
                           l->source.path, l->passed_over);

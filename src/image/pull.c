@@ -68,7 +68,8 @@ static void pull_on_deadline(void *arg)
         if (pull->job != NULL && job_waits(pull->job))
             snprintf(err.message + n, sizeof err.message - n, "other pulls are under way");
         else if (pull->total > 0)
-            snprintf(err.message + n, sizeof err.message - n, "%" PRIu64 " of %" PRIu64 " bytes have come", pull->done, pull->total);
+            snprintf(err.message + n, sizeof err.message - n, "%" PRIu64 " of %" PRIu64 " bytes have come", pull->done,
+                     pull->total);
         else
             snprintf(err.message + n, sizeof err.message - n, "the registry has not answered yet");
     }

@@ -350,8 +350,14 @@ static void pull_resolve(struct pull *p)
     reference_text(ref, p->tag);
     /* A name that is known: most likely it still stands for the same, and registries count whole manifests but not this. */
     if (!p->request->platform_given && image_store_find(p->channel->store, p->tag) != NULL)
-        registry_call(p->registry, &(struct registry_get){ .head = true, .kind = "manifests", .name = ref->tag,
-                                                           .size_max = IMAGE_MANIFEST_SIZE_MAX, .on_done = pull_on_head, .arg = p });
+        registry_call(p->registry, &(struct registry_get){
+            .head = true,
+            .kind = "manifests",
+            .name = ref->tag,
+            .size_max = IMAGE_MANIFEST_SIZE_MAX,
+            .on_done = pull_on_head,
+            .arg = p,
+        });
     else
         pull_get_manifest(p, ref->tag);
 }

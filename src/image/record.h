@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* record.h: one image as the store keeps it, and its text: JSON, which is also what a job's child reports. On disk a first line with
- * its sha256 goes before, so that a torn or foreign file is known. */
+/* record.h: one image as the store keeps it, and its text: JSON, which is also what a job's child reports. On disk a first line
+ * with its sha256 goes before, so that a torn or foreign file is known. */
 #ifndef IMAGE_RECORD_H
 #define IMAGE_RECORD_H
 

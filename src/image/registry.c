@@ -488,7 +488,8 @@ static void registry_on_done(void *arg, const struct http_result *result)
     if (range)
         call->no_range = true;
     if (range || registry_may_retry(result))
-        registry_try_again(call, &err, http_headers_get(result->headers, "Retry-After"), result->http_status != 0 || result->sent);
+        registry_try_again(call, &err, http_headers_get(result->headers, "Retry-After"),
+                           result->http_status != 0 || result->sent);
     else
         registry_next_host(call, &err);
 }

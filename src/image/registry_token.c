@@ -172,7 +172,8 @@ void registry_log_in(struct registry_call *call, const struct http_result *resul
     /* The first time nothing was shown; the second time a token may have run out; a third time is a no. */
     if (++call->logins > 2) {
         registry_http_error(result, &err);
-        status_prefix(&err, "it does not take the %s", credentials_any(&h->registry->credentials) ? "credentials given" : "anonymous token that it gave out itself");
+        status_prefix(&err, "it does not take the %s", credentials_any(&h->registry->credentials)
+                                                           ? "credentials given" : "anonymous token that it gave out itself");
         registry_next_host(call, &err);
         return;
     }

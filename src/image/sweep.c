@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sweep.c: garbage. Two workers: one moves what nobody needs into trash/ (quick; jobs that want to rely on something wait for it),
- * the other empties trash/ (slow; nobody waits). A worker is a forked copy of this process, so that it sees the records, holds
+/* sweep.c: garbage. Two workers: one moves what nobody needs into trash/ (quick; jobs that want to rely on something wait for
+ * it), the other empties trash/ (slow; nobody waits). A worker is a forked copy of this process, so that it sees the records, holds
  * and pins as they were when it began; what is pinned later must wait until it has ended. */
 #include <dirent.h>
 #include <sys/stat.h>

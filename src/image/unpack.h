@@ -45,8 +45,8 @@ struct unpacked {
 bool unpack_layer(const char *blob_path, const struct digest *blob, const struct digest *diff_id, const char *dest,
                   const struct unpack_limits *limits, struct unpacked *out, struct status *err);
 
-/* What unpack_layer found out about the layer in a folder that it made (kept beside it, in `layer_dir`.info). NOT_FOUND when there
- * is no such layer; DATA_LOSS when the file is damaged. Reads one small file. */
+/* What unpack_layer found out about the layer in a folder that it made (kept beside it, in `layer_dir`.info). NOT_FOUND when
+ * there is no such layer; DATA_LOSS when the file is damaged. Reads one small file. */
 bool unpack_layer_info(const char *layer_dir, struct unpacked *out, struct status *err);
 /* The form of several layers together. False: overlayfs cannot mount them in one go, copy them. */
 bool unpack_forms_agree(const enum unpack_form *forms, size_t count, enum unpack_form *out);

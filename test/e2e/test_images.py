@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import tarfile
 import threading
 import time
 
@@ -698,6 +699,71 @@ def test_usage(store, registry):
     assert abs(usage["bytes"] - blocks) < 0.02 * blocks
     assert abs(usage["inodes"] - inodes) <= 2
     assert os.path.ismount(usage["mountpoint"])
+
+
+# ---- an ordinary user ----
+
+def test_as_user(binary, registry, tmp_path):
+    """Everything is the user's and can be read and removed by it, whatever the archive says."""
+    if os.geteuid() != 0:
+        pytest.skip("the other tests are run by one already")
+    for folder in [tmp_path, *tmp_path.parents][:-1]:
+        if folder.stat().st_uid == 0 and str(folder) != "/tmp":
+            folder.chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+
+    def entry(name, kind=tarfile.REGTYPE, mode=0o644, uid=1234):
+        info = tarfile.TarInfo(name)
+        info.type, info.mode, info.uid, info.gid = kind, mode, uid, uid
+        return info
+    device = entry("dev/null", tarfile.CHRTYPE, 0o666)
+    device.devmajor, device.devminor = 1, 3
+    first = {"locked": entry("locked", tarfile.DIRTYPE, 0), "locked/secret": entry("locked/secret", mode=0),
+             "su": entry("su", mode=0o4755), "dev/null": device, "gone": "1", "folder/old": "1"}
+    image = Image([first, {".wh.gone": "", "folder/.wh..wh..opq": "", "folder/new": "2"}])
+    name = registry.put("app", "1", image)
+    with Driver(binary, home / "store", user=65534) as store:
+        assert store.pull(name) == image.id
+        lower, upper = (os.path.join(store.root, "layers", d[7:]) for d in image.diff_ids)
+        for path, dirs, files in os.walk(lower):
+            assert all(os.lstat(os.path.join(path, f)).st_uid == 65534 for f in dirs + files)
+        assert os.stat(lower + "/locked").st_mode & 0o7777 == 0o700
+        assert os.stat(lower + "/locked/secret").st_mode & 0o7777 == 0o400
+        assert os.stat(lower + "/su").st_mode & 0o7777 == 0o4755
+        assert not os.path.exists(lower + "/dev/null")
+        assert stat.S_ISCHR(os.stat(upper + "/gone").st_mode) and os.stat(upper + "/gone").st_rdev == 0
+        assert os.getxattr(upper + "/folder", "user.overlay.opaque") == b"y"
+        with open(upper + ".info") as f:
+            assert json.load(f)["form"] == "user"
+        # The kernel takes it as it is.
+        mount = f"lowerdir={upper}:{lower},userxattr"
+        merged = tmp_path / "merged"
+        merged.mkdir()
+        done = subprocess.run(["unshare", "-m", "sh", "-c", f"mount -t overlay -o {mount} none {merged} && ls {merged} {merged}/folder"],
+                              capture_output=True, text=True)
+        if done.returncode == 0:
+            assert done.stdout.split() == [f"{merged}:", "dev", "folder", "locked", "su", f"{merged}/folder:", "new"]
+        store.remove(name)
+        store.settled(0, 0)
+
+
+def test_overlay(store, registry, tmp_path):
+    """As root: what overlayfs makes of the layers is what the image means."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    image = Image([{"gone": "1", "folder/old": "1", "swap/x": "1", "file": "1"},
+                   {".wh.gone": "", "folder/.wh..wh..opq": "", "folder/new": "2", ".wh.swap": "", "swap/y": "2", "file/z": "2"}])
+    store.pull(registry.put("app", "1", image))
+    lower, upper = (os.path.join(store.root, "layers", d[7:]) for d in image.diff_ids)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    done = subprocess.run(["unshare", "-m", "sh", "-c", f"mount -t overlay -o lowerdir={upper}:{lower} none {merged} && cd {merged} && "
+                           "find . -type f | sort"], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(done.stderr)
+    assert done.stdout.split() == ["./file/z", "./folder/new", "./swap/y"]
 
 
 # ---- loading ----
