@@ -113,9 +113,12 @@ static void job_finish(void *arg)
     struct status err = job->err;
     bool ok = job->ended && err.code == STATUS_OK;
 
-    if (!ok && err.code == STATUS_OK)
+    if (!ok && err.code == STATUS_OK && WIFSIGNALED(job->wait_status))
         status_set(&err, STATUS_INTERNAL, "the process that fetched the image was ended by signal %d (%s)",
-                   WTERMSIG(job->wait_status), WIFSIGNALED(job->wait_status) ? strsignal(WTERMSIG(job->wait_status)) : "none");
+                   WTERMSIG(job->wait_status), strsignal(WTERMSIG(job->wait_status)));
+    else if (!ok && err.code == STATUS_OK)
+        status_set(&err, STATUS_INTERNAL, "the process that fetched the image ended with status %d and without a word",
+                   WEXITSTATUS(job->wait_status));
     char **ids = job->ids;
     size_t count = job->id_count;
     job->ids = NULL;
@@ -182,10 +185,11 @@ static void job_on_image(struct job *job, struct str body)
 
 static void job_on_progress(struct job *job, struct str body)
 {
-    struct image_progress *blobs = xmemdup(body.p, body.n + 1); /* aligned; the byte after is the buffer's own */
+    size_t count = body.n / sizeof(struct image_progress);
+    cleanup_free struct image_progress *blobs = xcalloc(count + 1, sizeof *blobs); /* aligned, as the message is not */
 
-    job->options.on_progress(job->options.arg, blobs, body.n / sizeof *blobs);
-    free(blobs);
+    memcpy(blobs, body.p, count * sizeof *blobs);
+    job->options.on_progress(job->options.arg, blobs, count);
 }
 
 static void job_hear(struct job *job, uint8_t word, struct str body)

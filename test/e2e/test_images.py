@@ -4,6 +4,8 @@ import base64
 import gzip
 import json
 import os
+import random
+import signal
 import stat
 import subprocess
 import tarfile
@@ -633,6 +635,54 @@ def test_killed_while_pulling(binary, registry, tmp_path):
     with Driver(binary, tmp_path / "store") as store:
         store.settled(0, 0)
         assert store.pull(name) == image.id
+
+
+def test_child_killed(store, registry):
+    """The child of a pull dies of itself: an error, and the next try goes on."""
+    image = Image([{"x": RANDOM}])
+    name = registry.put("app", "1", image)
+    registry.fail("blobs/" + blob_digest(image.layers[0]), rate=1 << 20)
+    tag = store.start_pull(name)
+    time.sleep(0.6)
+    for pid in children(store.process.pid):
+        os.kill(int(pid), signal.SIGKILL)
+    with pytest.raises(Failed, match="INTERNAL.*ended by signal 9"):
+        store.wait(tag)
+    assert store.pull(name) == image.id
+
+
+def test_kill_loop(binary, registry, tmp_path):
+    """Killed at any moment of a loop of pulls and removals: what was answered holds, and nothing is half there."""
+    dice = random.Random(1)
+    base = {"base": RANDOM[:200000]}
+    images = {registry.put("loop", str(i), im): im for i, im in enumerate(Image([base, {"n": str(i)}]) for i in range(6))}
+    present, doubtful = set(), None
+    for turn in range(60):
+        store = Driver(binary, tmp_path / "store")
+        listed = {t for i in store.images() for t in i["tags"]}
+        assert listed - {doubtful} == present - {doubtful}, turn
+        assert store.files("set-aside") == []
+        present, doubtful = listed, None
+        for _ in range(dice.randrange(4)):
+            name = dice.choice(list(images))
+            if dice.random() < 0.6:
+                assert store.pull(name) == images[name].id
+                present.add(name)
+            else:
+                store.remove(name)
+                present.discard(name)
+        doubtful = dice.choice(list(images))
+        if dice.random() < 0.7:
+            store.start_pull(doubtful)
+        else:
+            store.send("remove", doubtful)
+        time.sleep(dice.random() * 0.06)
+        store.kill()
+    with Driver(binary, tmp_path / "store") as store:
+        listed = {t for i in store.images() for t in i["tags"]}
+        store.settled(len(listed) * 2 + bool(listed), len(listed) + bool(listed))
+        for name in listed:
+            assert layer_file(store, images[name], 1, "n") == name[-1]
 
 
 def test_bad_records(binary, registry, tmp_path):

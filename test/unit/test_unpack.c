@@ -871,6 +871,38 @@ static void test_rootfs_copy(void **state)
     buf_free(&records);
 }
 
+/* Layers whose whiteouts are the archive's own `.wh.` files: what unpacking makes where nothing better is allowed. */
+static void test_rootfs_copy_flat_whiteouts(void **state)
+{
+    struct buf tar = BUF_INIT;
+    struct status err = STATUS_INIT;
+    struct unpacked out;
+    static const char *const names[] = { ".wh.gone", "opaque/.wh..wh..opq", "opaque/new", ".wh.swap", "swap/new", ".wh.never" };
+
+    (void)state;
+    tar_file(&tar, "gone/x", "1");
+    tar_file(&tar, "opaque/old", "1");
+    tar_file(&tar, "swap/old", "1");
+    char *lower = unpack_ok(&tar, NULL), *upper = fresh(), *dest = fresh();
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        char *path = xasprintf("%s/%s", upper, names[i]), *slash = strrchr(path, '/');
+        *slash = '\0';
+        assert_true(dir_make(path, 0755, &err));
+        *slash = '/';
+        assert_true(file_replace(path, "", 0, 0644, &err));
+        free(path);
+    }
+    const char *layers[] = { lower, upper };
+    if (!unpack_rootfs_copy(layers, 2, dest, &out, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(count_entries(dest), 4);
+    assert_true(exists(dest, "opaque/new"));
+    assert_true(exists(dest, "swap/new"));
+    free(lower);
+    free(upper);
+    free(dest);
+}
+
 static void test_rootfs_copy_holes(void **state)
 {
     struct status err = STATUS_INIT;
@@ -932,7 +964,8 @@ static int run_all(void)
     const struct CMUnitTest tests[] = {
         ONE(test_clean), ONE(test_walk), ONE(test_kinds), ONE(test_whiteouts), ONE(test_names), ONE(test_xattrs),
         ONE(test_sparse), ONE(test_later_entries_win), ONE(test_compression), ONE(test_damaged), ONE(test_leaving),
-        ONE(test_links_stay_inside), ONE(test_limits), ONE(test_bomb), ONE(test_rootfs_copy), ONE(test_rootfs_copy_holes),
+        ONE(test_links_stay_inside), ONE(test_limits), ONE(test_bomb), ONE(test_rootfs_copy), ONE(test_rootfs_copy_flat_whiteouts),
+        ONE(test_rootfs_copy_holes),
         ONE(test_forms),
     };
 #undef ONE
