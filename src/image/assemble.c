@@ -94,6 +94,23 @@ static bool assembly_ask(struct assembly *a, struct status *err)
     return job_need(a->options.channel, needs, count, err);
 }
 
+/* Under a name of our own first: another job may be at the same image. */
+static bool assembly_write_config(struct assembly *a, struct str text, struct status *err)
+{
+    const struct image_store *store = a->options.channel->store;
+    cleanup_free char *path = image_store_blob_path(store, &a->config_digest);
+    uint8_t dice[8];
+    char name[2 * sizeof dice + 1];
+
+    if (access(path, F_OK) == 0)
+        return true;
+    random_bytes(dice, sizeof dice);
+    hex_encode(dice, sizeof dice, name);
+    cleanup_free char *part = store_path(store, "ingest", name);
+    return file_replace(part, text.p, text.n, 0600, err) &&
+           (rename(part, path) == 0 || status_errno(err, "cannot put %s in place", path));
+}
+
 struct assembly *assembly_new(const struct assembly_options *options, struct status *err)
 {
     struct assembly *a = xcalloc(1, sizeof *a);
@@ -105,11 +122,10 @@ struct assembly *assembly_new(const struct assembly_options *options, struct sta
         free(a);
         return NULL;
     }
-    cleanup_free char *path = image_store_blob_path(options->channel->store, &a->config_digest);
     bool ok = assembly_check(a, err);
     if (ok)
         assembly_make_layers(a);
-    if (ok && assembly_ask(a, err) && (access(path, F_OK) == 0 || file_replace(path, text.p, text.n, 0600, err))) {
+    if (ok && assembly_ask(a, err) && assembly_write_config(a, text, err)) {
         deferred_start(options->loop, &a->step, assembly_step, a); /* there may be no layers at all */
         return a;
     }

@@ -14,6 +14,7 @@ struct image_pull {
     struct timer deadline;
     struct status err; /* why it could not start */
     uint64_t done, total; /* bytes, as far as known */
+    int64_t started_ms;
 };
 
 static void pull_end(struct image_pull *pull, const char *id, const struct status *err)
@@ -24,6 +25,13 @@ static void pull_end(struct image_pull *pull, const char *id, const struct statu
 
     if (err != NULL)
         copy = *err;
+    if (own_id != NULL) {
+        char name[REFERENCE_TEXT_SIZE];
+        reference_text(&pull->request.reference, name);
+        log_info("pulled %s: %.19s in %.1f s", name, own_id, (double)(clock_mono_ms() - pull->started_ms) / 1000);
+    } else {
+        log_info("%s", copy.message);
+    }
     timer_stop(&pull->deadline);
     arena_free(&pull->arena);
     free(pull);
@@ -110,6 +118,7 @@ struct image_pull *image_pull_start(struct image_store *store, const struct imag
     struct image_pull *pull = xcalloc(1, sizeof *pull);
 
     pull->store = store;
+    pull->started_ms = clock_mono_ms();
     pull->options = *options;
     if (!pull_prepare(pull, options, &pull->err) || options->timeout_ms <= 0) {
         timer_start(store->loop, &pull->deadline, 0, pull_on_deadline, pull);

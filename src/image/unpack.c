@@ -342,14 +342,22 @@ static void unpack_close(struct unpack *u)
 
 static const char *const unpack_form_words[] = { "any", "trusted", "user", "flat" };
 
-static bool unpack_write_info(const char *layer_dir, const struct unpacked *u, struct status *err)
+/* `part`: a name that is ours alone, for another process may be at the same layer. */
+static bool unpack_write_info(const char *layer_dir, const char *part, const struct unpacked *u, struct status *err)
 {
     cleanup_free char *path = xasprintf("%s.info", layer_dir);
+    cleanup_free char *own = xasprintf("%s.info", part);
     cleanup_free char *text = xasprintf("{\"bytes\":%" PRIu64 ",\"inodes\":%" PRIu64 ",\"devices_skipped\":%" PRIu64
                                         ",\"xattrs_skipped\":%" PRIu64 ",\"form\":\"%s\"}\n",
                                         u->bytes, u->inodes, u->devices_skipped, u->xattrs_skipped, unpack_form_words[u->form]);
 
-    return file_replace(path, text, strlen(text), 0600, err);
+    if (!file_replace(own, text, strlen(text), 0600, err))
+        return false;
+    if (rename(own, path) == 0)
+        return true;
+    status_errno(err, "cannot put %s in place", path);
+    unlink(own);
+    return false;
 }
 
 bool unpack_layer(const char *blob_path, const struct digest *blob, const struct digest *diff_id, const char *dest,
@@ -375,7 +383,7 @@ bool unpack_layer(const char *blob_path, const struct digest *blob, const struct
     bool made = mkdir(dir, 0700) == 0;
     bool ok = made ? unpack_into(&u, dir, blob, diff_id, out, err) : status_errno(err, "cannot make folder %s", dir);
     unpack_close(&u);
-    if (ok && unpack_write_info(dest, out, err)) {
+    if (ok && unpack_write_info(dest, dir, out, err)) {
         if (rename(dir, dest) == 0)
             return true;
         /* Somebody else was faster with the same layer: theirs is as good. */

@@ -512,6 +512,17 @@ def test_two_at_once(store, registry):
     store.settled(5, 3)
 
 
+def test_many_times_two_at_once(store, registry):
+    """Small images, so that the jobs meet at every step."""
+    for i in range(25):
+        base = {"x": os.urandom(2000)}
+        images = [Image([base, {"a": str(i)}]), Image([base, {"b": str(i)}])]
+        names = [registry.put("a", str(i), images[0])] * 2 + [registry.put("b", str(i), images[1])]
+        tags = [store.start_pull(n) for n in names]
+        assert [store.wait(t)["id"] for t in tags] == [images[0].id, images[0].id, images[1].id]
+    store.settled(25 * 5, 25 * 3)
+
+
 def test_second_goes_on_when_the_first_is_cancelled(store, registry):
     image = Image([{"x": RANDOM}])
     name = registry.put("app", "1", image)

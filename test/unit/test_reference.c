@@ -143,6 +143,38 @@ static void test_digest(void **state)
     assert_false(digest_is_zero(&d));
 }
 
+/* In pieces of any size, the same as BearSSL does it alone. */
+static void test_digest_pieces(void **state)
+{
+    static uint8_t data[4096];
+    uint32_t dice = 1;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(dice = dice * 1664525u + 1013904223u, dice >> 24);
+    for (int round = 0; round < 3000; round++) {
+        struct digester ours;
+        br_sha256_context theirs;
+        uint8_t want[32];
+        size_t n = 0;
+        digester_init(&ours);
+        br_sha256_init(&theirs);
+        while (n < sizeof data && dice % 16 != 0) {
+            dice = dice * 1664525u + 1013904223u;
+            size_t step = (dice >> 8) % (dice & 64 ? 700 : 70);
+            if (step > sizeof data - n)
+                step = sizeof data - n;
+            digester_update(&ours, data + n, step);
+            br_sha256_update(&theirs, data + n, step);
+            n += step;
+        }
+        dice = dice * 1664525u + 1013904223u;
+        br_sha256_out(&theirs, want);
+        struct digest got = digester_value(&ours);
+        assert_memory_equal(got.sha256, want, 32);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +182,7 @@ int main(void)
         cmocka_unit_test(test_digests),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_digest_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
