@@ -93,8 +93,10 @@ static const char *challenge_value(const char **p, struct arena *arena)
 {
     if (**p != '"')
         return challenge_word(p, arena);
-    char *out = arena_alloc(arena, strlen(*p) + 1);
-    size_t n = 0;
+    size_t length = 1, n = 0;
+    while ((*p)[length] != '\0' && (*p)[length] != '"')
+        length += (*p)[length] == '\\' && (*p)[length + 1] != '\0' ? 2 : 1;
+    char *out = arena_alloc(arena, length + 1);
     for ((*p)++; **p != '\0' && **p != '"'; (*p)++) {
         if (**p == '\\' && (*p)[1] != '\0')
             (*p)++;
