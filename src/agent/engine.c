@@ -330,7 +330,10 @@ static bool engine_kill_tracked(const char *bundle, struct status *err)
 
 bool engine_remove(struct engine *e, const char *id, const char *bundle, struct status *err)
 {
-    return engine_kill_tracked(bundle, err) && cgroup_remove(&e->cgroups, id, err) && e->ops->remove(e, id, bundle, err) &&
+    if (!engine_kill_tracked(bundle, err))
+        return false;
+    track_unpin(bundle);
+    return cgroup_remove(&e->cgroups, id, err) && e->ops->remove(e, id, bundle, err) &&
            tree_remove(bundle, err);
 }
 

@@ -320,8 +320,11 @@ bool launch_process(const struct launch *l, pid_t *pid, struct status *err)
         ;
     if (report[0] >= 0)
         close(report[0]);
-    if (!ok || n == 0)
+    if (!ok || n == 0) {
+        if (ok && l->bundle != NULL && l->own_mounts)
+            track_pin(l->bundle, *pid);
         return ok;
+    }
     while (waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
         ;
     *pid = -1;

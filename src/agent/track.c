@@ -6,11 +6,19 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* One line for each exec of a container without a mount namespace; far more than probes make in a job's life is cut. */
 #define TRACK_FILE_MAX (4u << 20)
+/* Larger environments are cut by the read and do not count. */
+#define TRACK_ENVIRON_MAX (2u << 20)
+#define TRACK_PIN "ns-"
+/* linux/nsfs.h, NS_GET_MNTNS_ID; headers older than the kernel lack it. */
+#define TRACK_NS_GET_MNTNS_ID _IOR(0xb7, 0x5, uint64_t)
 
 /* Inode number of /proc/PID/ns/mnt; 0 when it cannot be read. */
 static uint64_t track_namespace(const char *pid)
@@ -20,6 +28,18 @@ static uint64_t track_namespace(const char *pid)
 
     snprintf(path, sizeof path, "/proc/%.20s/ns/mnt", pid);
     return stat(path, &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+/* Inode numbers of namespaces are used again; this number is not. 0 before Linux 6.11, and when it cannot be had. */
+static uint64_t track_namespace_id(const char *pid)
+{
+    char path[64];
+    uint64_t id = 0;
+
+    snprintf(path, sizeof path, "/proc/%.20s/ns/mnt", pid);
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* C libraries do not agree on the type of ioctl's request. */
+    return fd >= 0 && syscall(SYS_ioctl, fd, TRACK_NS_GET_MNTNS_ID, &id) == 0 ? id : 0;
 }
 
 /* The sixth field of /proc/PID/stat, behind the command's name, which may hold anything; 0 when it cannot be read or the
@@ -41,10 +61,56 @@ static uint64_t track_session(const char *pid)
     return session > 0 ? (uint64_t)session : 0;
 }
 
+/* Before Linux 6.11 only the inode number tells a namespace, so one that is remembered must not go, or its number would
+ * come to stand for another container. Newer kernels may refuse this mount (their numbers are not in order of birth). */
+void track_pin(const char *bundle, pid_t pid)
+{
+    char number[24], source[64];
+
+    snprintf(number, sizeof number, pid > 0 ? "%d" : "self", (int)pid);
+    uint64_t namespace = track_namespace(number);
+    cleanup_free char *pin = xasprintf("%s/" TRACK_PIN "%" PRIu64, bundle, namespace);
+    int fd = namespace != 0 ? open(pin, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400) : -1;
+    if (fd < 0)
+        return;
+    close(fd);
+    snprintf(source, sizeof source, "/proc/%s/ns/mnt", number);
+    if (mount(source, pin, NULL, MS_BIND, NULL) < 0)
+        unlink(pin);
+}
+
+void track_unpin(const char *bundle)
+{
+    DIR *dir = opendir(bundle);
+    struct dirent *entry;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        cleanup_free char *pin = xasprintf("%s/%s", bundle, entry->d_name);
+        if (!str_starts(entry->d_name, TRACK_PIN))
+            continue;
+        umount2(pin, MNT_DETACH);
+        unlink(pin);
+    }
+    if (dir != NULL)
+        closedir(dir);
+}
+
+/* Whether the process has our variable with this value; the strings of an environment end in zeros. */
+static bool track_has_variable(const char *pid, const char *id)
+{
+    char path[64], wanted[sizeof TRACK_VARIABLE + 80];
+    struct buf text cleanup_buf = BUF_INIT;
+    struct status ignored;
+
+    snprintf(path, sizeof path, "/proc/%.20s/environ", pid);
+    int n = snprintf(wanted, sizeof wanted, TRACK_VARIABLE "=%.64s", id);
+    return file_read(path, TRACK_ENVIRON_MAX, &text, &ignored) && text.n > 0 && memmem(text.p, text.n, wanted, (size_t)n + 1) != NULL;
+}
+
 bool track_add(const char *bundle, pid_t pid, bool by_mount)
 {
     cleanup_free char *path = xasprintf("%s/track", bundle);
-    char line[48], number[24];
+    char line[64], number[24];
     struct status ignored;
 
     if (by_mount) {
@@ -52,9 +118,10 @@ bool track_add(const char *bundle, pid_t pid, bool by_mount)
         uint64_t namespace = track_namespace(number);
         if (namespace == 0)
             return false;
-        snprintf(line, sizeof line, "mount %" PRIu64 "\n", namespace);
+        track_pin(bundle, pid);
+        snprintf(line, sizeof line, "mount %" PRIu64 " %" PRIu64 "\n", namespace, track_namespace_id(number));
     } else {
-        snprintf(line, sizeof line, "session %d\n", (int)(pid > 0 ? pid : getpid()));
+        snprintf(line, sizeof line, "session %d 0\n", (int)(pid > 0 ? pid : getpid()));
     }
     cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     return fd >= 0 && write_all(fd, line, strlen(line), &ignored);
@@ -63,13 +130,14 @@ bool track_add(const char *bundle, pid_t pid, bool by_mount)
 static bool track_belongs(const char *text, const char *pid)
 {
     uint64_t namespace = track_namespace(pid), session = 0;
+    bool asked = false;
 
     while (*text != '\0') {
         char kind[16];
-        uint64_t value;
-        if (sscanf(text, "%15s %" SCNu64, kind, &value) != 2)
+        uint64_t value, id;
+        if (sscanf(text, "%15s %" SCNu64 " %" SCNu64, kind, &value, &id) != 3)
             return false;
-        if (strcmp(kind, "mount") == 0 && namespace == value)
+        if (strcmp(kind, "mount") == 0 && namespace == value && (id == 0 || track_namespace_id(pid) == id))
             return true;
         if (strcmp(kind, "session") == 0) {
             session = session != 0 ? session : track_session(pid);
@@ -108,3 +176,6 @@ size_t track_signal(const char *bundle, int signal)
 }
 
 #undef TRACK_FILE_MAX
+#undef TRACK_ENVIRON_MAX
+#undef TRACK_PIN
+#undef TRACK_NS_GET_MNTNS_ID

@@ -156,7 +156,7 @@ uint8_t *buf_reserve(struct buf *b, size_t extra)
         b->p = xrealloc(b->p, cap);
         b->cap = cap;
     }
-    return b->p + b->n;
+    return b->p != NULL ? b->p + b->n : NULL;
 }
 
 void buf_append(struct buf *b, const void *p, size_t n)
