@@ -35,6 +35,8 @@ enum {
     ISOLATE_HOST_IPC = 128,
     ISOLATE_HOST_UTS = 256,
 };
+/* A machine with thousands of mounts. */
+#define ISOLATE_MOUNTINFO_MAX (4u << 20)
 /* How long processes that were killed may take to go. */
 #define ISOLATE_REAP_MS 5000
 
@@ -88,11 +90,30 @@ static bool isolate_map_ids(const struct isolate_plan *p, struct isolate_failure
     return true;
 }
 
+/* Diskless nodes run from the kernel's initial file system. A container's root cannot be pivoted into there (pivot_root(2):
+ * the absolute root), so in our namespace the same tree is put over it and entered, as switch_root(8) does. */
+static bool isolate_root(struct isolate_failure *f)
+{
+    struct buf text cleanup_buf = BUF_INIT;
+    struct status ignored;
+
+    if (!file_read("/proc/self/mountinfo", ISOLATE_MOUNTINFO_MAX, &text, &ignored))
+        return true;
+    const char *line = strstr(buf_cstr(&text), " - rootfs ");
+    if (line == NULL)
+        return true;
+    return (mount("/", "/tmp", NULL, MS_BIND | MS_REC, NULL) == 0 && chdir("/tmp") == 0 &&
+            mount(".", "/", NULL, MS_MOVE, NULL) == 0 && chroot(".") == 0) ||
+           isolate_failed(f, "put a root over the initial file system");
+}
+
 static bool isolate_mounts(const struct isolate_plan *p, struct isolate_failure *f)
 {
     /* What the machine mounts later still appears here; what is mounted here does not appear there. */
     if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
         return isolate_failed(f, "make mounts private");
+    if (!isolate_root(f))
+        return false;
     if ((p->bits & ISOLATE_PID) != 0 && mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
         return isolate_failed(f, "mount /proc");
     return true;
@@ -166,8 +187,13 @@ static bool isolate_run_again(struct isolate_plan *p, struct isolate_failure *f)
     if (fd < 0)
         fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
     sigprocmask(SIG_SETMASK, &p->signals, NULL);
-    if (fd >= 0)
+    if (fd >= 0) {
+        char name[32];
         syscall(SYS_execveat, fd, "", p->options->argv, env, AT_EMPTY_PATH);
+        /* Some security modules look the program up as /dev/fd/N, which not every /dev has. */
+        snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+        execve(name, p->options->argv, env);
+    }
     return isolate_failed(f, "run the program again");
 }
 
@@ -243,7 +269,11 @@ static pid_t isolate_try(struct isolate_plan *p, unsigned bits, struct isolate_f
 
 static void isolate_note(struct isolate_plan *p, const char *what, const struct isolate_failure *f)
 {
-    snprintf(p->missing, sizeof p->missing, "%s: %s: %s", what, f->step, strerror(f->number));
+    /* The two ways in which sites switch namespaces off (namespaces(7), user_namespaces(7)). */
+    const char *hint = f->number == ENOSPC  ? " (a limit in /proc/sys/user/ is 0 or used up)"
+                       : f->number == EPERM ? " (switched off on this machine, or for this job)"
+                                            : "";
+    snprintf(p->missing, sizeof p->missing, "%s: %s: %s%s", what, f->step, strerror(f->number), hint);
 }
 
 /* Tries from everything downwards (isolate.h says in which order). */
@@ -386,4 +416,5 @@ bool isolate_enter(const struct isolate_options *options, struct isolation *out,
 }
 
 #undef ISOLATE_VARIABLE
+#undef ISOLATE_MOUNTINFO_MAX
 #undef ISOLATE_REAP_MS

@@ -3,6 +3,7 @@
 
 #include "agent/rootfs.h"
 #include "agent/seccomp.h"
+#include "agent/track.h"
 #include "image/config.h"
 #include "io/file.h"
 
@@ -84,10 +85,12 @@ static bool spec_env(const struct spec_input *in, struct spec *out, struct statu
     const Runtime__V1__ContainerConfig *c = in->create->config;
     const struct image_config *image = in->create->image;
     size_t count = 0;
-    char **env = ARENA_ARRAY(&out->arena, char *, (image != NULL ? image->env_count : 0) + c->n_envs + 5);
+    char **env = ARENA_ARRAY(&out->arena, char *, (image != NULL ? image->env_count : 0) + c->n_envs + 6);
 
     spec_env_set(env, &count, arena_strdup(&out->arena, SPEC_DEFAULT_PATH));
     spec_env_set(env, &count, arena_printf(&out->arena, "HOSTNAME=%s", in->engine->hostname));
+    if (!in->facts->containers && !in->facts->isolation->mount)
+        spec_env_set(env, &count, arena_printf(&out->arena, TRACK_VARIABLE "=%s", in->create->id));
     if (c->tty)
         spec_env_set(env, &count, arena_strdup(&out->arena, "TERM=xterm"));
     for (size_t i = 0; image != NULL && i < image->env_count; i++)

@@ -104,7 +104,8 @@ static bool track_has_variable(const char *pid, const char *id)
 
     snprintf(path, sizeof path, "/proc/%.20s/environ", pid);
     int n = snprintf(wanted, sizeof wanted, TRACK_VARIABLE "=%.64s", id);
-    return file_read(path, TRACK_ENVIRON_MAX, &text, &ignored) && text.n > 0 && memmem(text.p, text.n, wanted, (size_t)n + 1) != NULL;
+    return file_read(path, TRACK_ENVIRON_MAX, &text, &ignored) && text.n > 0 &&
+           memmem(text.p, text.n, wanted, (size_t)n + 1) != NULL;
 }
 
 bool track_add(const char *bundle, pid_t pid, bool by_mount)
@@ -127,23 +128,24 @@ bool track_add(const char *bundle, pid_t pid, bool by_mount)
     return fd >= 0 && write_all(fd, line, strlen(line), &ignored);
 }
 
-static bool track_belongs(const char *text, const char *pid)
+static bool track_belongs(const char *text, const char *id, const char *pid)
 {
     uint64_t namespace = track_namespace(pid), session = 0;
-    bool asked = false;
 
     while (*text != '\0') {
         char kind[16];
-        uint64_t value, id;
-        if (sscanf(text, "%15s %" SCNu64 " %" SCNu64, kind, &value, &id) != 3)
+        uint64_t value, unique;
+        if (sscanf(text, "%15s %" SCNu64 " %" SCNu64, kind, &value, &unique) != 3)
             return false;
-        if (strcmp(kind, "mount") == 0 && namespace == value && (id == 0 || track_namespace_id(pid) == id))
+        if (strcmp(kind, "mount") == 0 && namespace == value && (unique == 0 || track_namespace_id(pid) == unique))
             return true;
-        if (strcmp(kind, "session") == 0) {
-            session = session != 0 ? session : track_session(pid);
-            if (session == value)
+        if (strcmp(kind, "session") == 0 && session == 0) {
+            session = track_session(pid);
+            if (session != 0 && track_has_variable(pid, id))
                 return true;
         }
+        if (strcmp(kind, "session") == 0 && session == value)
+            return true;
         text += strcspn(text, "\n");
         text += *text == '\n';
     }
@@ -155,6 +157,7 @@ size_t track_signal(const char *bundle, int signal)
     cleanup_free char *path = xasprintf("%s/track", bundle);
     struct buf text cleanup_buf = BUF_INIT;
     struct status ignored;
+    const char *slash = strrchr(bundle, '/'), *id = slash != NULL ? slash + 1 : bundle;
     size_t count = 0;
     uint64_t pid;
 
@@ -164,7 +167,7 @@ size_t track_signal(const char *bundle, int signal)
     struct dirent *entry;
     while (dir != NULL && (entry = readdir(dir)) != NULL) {
         if (!parse_u64(entry->d_name, INT32_MAX, &pid) || pid <= 1 || pid == (uint64_t)getpid() ||
-            !track_belongs(buf_cstr(&text), entry->d_name))
+            !track_belongs(buf_cstr(&text), id, entry->d_name))
             continue;
         count++;
         if (signal != 0)
@@ -176,6 +179,7 @@ size_t track_signal(const char *bundle, int signal)
 }
 
 #undef TRACK_FILE_MAX
+#undef TRACK_ENVIRON_MAX
 #undef TRACK_ENVIRON_MAX
 #undef TRACK_PIN
 #undef TRACK_NS_GET_MNTNS_ID

@@ -11,8 +11,8 @@
 #define TRACK_VARIABLE "INTERLINK_CRI_CONTAINER"
 
 /* Remembers a process (0: the caller) that is about to run the container's program: its mount namespace when the container
- * has one of its own (`by_mount`), else its session and the bundle's name, which is the container's id. To be called before the program begins, for it may be gone in an
- * instant and leave others behind. False with errno. */
+ * has one of its own (`by_mount`), else its session; the bundle's name is the container's id. To be called before the program begins, for
+ * it may be gone in an instant and leave others behind. False with errno. */
 bool track_add(const char *bundle, pid_t pid, bool by_mount);
 /* Holds the mount namespace of a process, so that its number cannot come to stand for another container's; track_add does it
  * where it can, which is from outside that namespace. Until track_unpin, once nothing of the container runs any more. */

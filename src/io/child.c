@@ -13,7 +13,7 @@
 /* SIGCHLD belongs to the process, so its table does too. Started once, by child_reaper_start. */
 static struct {
     struct list children;
-    bool started;
+    pid_t owner; /* whose children these are: a forked copy of us has none yet */
     void (*on_orphan)(void *arg, pid_t pid, int wait_status);
     void *arg;
 } child_table;
@@ -50,9 +50,9 @@ static void child_on_sigchld(void *arg, const struct signalfd_siginfo *info)
 bool child_reaper_start(struct loop *loop, void (*on_orphan)(void *arg, pid_t pid, int wait_status), void *arg,
                         struct status *err)
 {
-    if (!child_table.started)
+    if (child_table.owner != getpid())
         list_init(&child_table.children);
-    child_table.started = true;
+    child_table.owner = getpid();
     child_table.on_orphan = on_orphan;
     child_table.arg = arg;
     return loop_signal(loop, SIGCHLD, child_on_sigchld, NULL, err);
