@@ -169,6 +169,7 @@
 #include "node/sandbox_job.c"
 #include "node/sandbox.c"
 #include "node/container.c"
+#include "node/blob_push.c"
 #include "node/container_create.c"
 #include "node/exec_sync.c"
 #include "node/status.c"

@@ -4,6 +4,7 @@
 
 #include "agent/agent_signal.h"
 #include "image/store.h"
+#include "node/blob_push.h"
 #include "node/link.h"
 #include "node/pb.h"
 #include "node/sandbox.h"
@@ -15,6 +16,7 @@ struct container_creation {
     char id[ID_LENGTH + 1];
     struct rpc_call *call; /* NULL: its client has gone */
     unsigned pending;      /* parts not yet done: record, agent */
+    Interlink__Agent__V1__CreateContainerRequest *request; /* owned: waits while the image is being sent; NULL: sent */
     struct status err;     /* of the first part that failed */
 };
 
@@ -72,6 +74,27 @@ static void creation_on_agent(void *arg, const struct status *status, const Prot
 {
     (void)response;
     creation_part_done(arg, status);
+}
+
+/* The agent has the image: now the container. */
+static void creation_on_pushed(void *arg, const struct status *err)
+{
+    struct container_creation *creation = arg;
+    struct container *container = strmap_get(&creation->node->containers, creation->id);
+    Interlink__Agent__V1__CreateContainerRequest *request = creation->request;
+    struct status gone = STATUS_INIT;
+
+    creation->request = NULL;
+    if (err == NULL && (container == NULL || container->sandbox->link == NULL)) {
+        status_set(&gone, STATUS_UNAVAILABLE, "the agent went away while the image was being sent to it");
+        err = &gone;
+    }
+    if (err == NULL)
+        rpc_unary(link_conn(container->sandbox->link), "/interlink.agent.v1.Agent/CreateContainer", &request->base,
+                  &interlink__agent__v1__create_container_response__descriptor, 0, creation_on_agent, creation);
+    else
+        creation_part_done(creation, err);
+    protobuf_c_message_free_unpacked(&request->base, NULL);
 }
 
 static void creation_on_cancel(void *arg)
@@ -150,6 +173,7 @@ static void creation_fill_image(struct arena *arena, const struct image *image, 
         digest_text(&image->layers[i].diff_id, text);
         layer->diff_id = arena_strdup(arena, text);
         layer->size = (int64_t)image->layers[i].size;
+        layer->media_type = arena_strdup(arena, image->layers[i].media_type);
         out->layers[i] = layer;
     }
 }
@@ -195,8 +219,13 @@ static void creation_begin(struct sandbox *sandbox, struct link *link, struct rp
     request.id = container->record->id;
     request.config = container->record->config;
     request.image = &agent_image;
-    rpc_unary(link_conn(link), "/interlink.agent.v1.Agent/CreateContainer", &request.base,
-              &interlink__agent__v1__create_container_response__descriptor, 0, creation_on_agent, creation);
+    if (sandbox->handler->local || sandbox->node->options->agents_share_images) {
+        rpc_unary(link_conn(link), "/interlink.agent.v1.Agent/CreateContainer", &request.base,
+                  &interlink__agent__v1__create_container_response__descriptor, 0, creation_on_agent, creation);
+    } else {
+        creation->request = (void *)pb_copy(&request.base);
+        blob_push_start(sandbox->node, link_conn(link), &agent_image, creation_on_pushed, creation);
+    }
     state_put(sandbox->node->state, STATE_CONTAINER, creation->id, &container->record->base, creation_on_recorded,
               creation);
 }

@@ -136,12 +136,12 @@ class Serve:
 class Pod:
     """A ready pod. .config and .id are its own; its containers' logs are below .logs."""
 
-    def __init__(self, serve, cri, name, **more):
+    def __init__(self, serve, cri, name, handler="", **more):
         self.cri = cri
         self.logs = serve.logs / f"{name}-{uuid.uuid4()}"
         more.setdefault("log_directory", str(self.logs))
         self.config = pod_config(name, **more)
-        self.id = cri.run_pod(self.config)
+        self.id = cri.run_pod(self.config, handler)
         self.count = 0
 
     def create(self, *command, name=None, image=BUSYBOX, **more):

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod at another place: a plugin of its own, an agent that calls in over TLS and gets its image over that connection."""
+import os
+import socket
+import subprocess
+import tempfile
+import time
+
+import pytest
+from cri import pb, refused
+from serving import Pod, Serve
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Plugin:
+    def __init__(self, serve):
+        self.serve = serve
+        self.process = None
+
+    def start(self):
+        with (self.serve.root / "plugin.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.serve.command("plugin", "--dir", str(self.serve.root / "remote"), "--listen",
+                                   f"unix://{self.serve.root}/remote.sock"),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.serve.env, start_new_session=True)
+        end = time.monotonic() + 10
+        while not (self.serve.root / "remote.sock").exists():
+            assert self.process.poll() is None and time.monotonic() < end, (self.serve.root / "plugin.log").read_text()
+            time.sleep(0.02)
+
+    def stop(self):
+        self.process.terminate()
+        assert self.process.wait(10) == 0
+
+
+@pytest.fixture(scope="module")
+def serve(images):
+    root = tempfile.mkdtemp(prefix="icri-", dir="/tmp")
+    os.chmod(root, 0o755)
+    server = Serve(root, config=f"""
+Relay:
+  Listen: 127.0.0.1:{free_port()}
+Handlers:
+  - Name: cluster
+    Target: unix://{root}/remote.sock
+  - Name: local
+    Target: local
+DefaultHandler: cluster
+""")
+    server.kind = "root"
+    server.plugin = Plugin(server)
+    server.plugin.start()
+    server.start()
+    assert server.ctl("load", str(images)).returncode == 0
+    yield server
+    server.client.remove_everything()
+    server.plugin.stop()
+    server.finish()
+
+
+@pytest.fixture
+def cri(serve):
+    yield serve.client
+    serve.client.remove_everything()
+
+
+def test_a_remote_pod_is_like_any_other(serve, cri):
+    pod = Pod(serve, cri, "remote")
+    container = pod.run("sh", "-c", "echo hello; trap 'echo bye; exit 4' TERM; while :; do sleep 0.05; done", env={"A": "b"})
+    assert cri.exec_sync(container, "sh", "-c", "echo $A").stdout == b"b\n"
+    time.sleep(0.2)
+    cri.runtime.StopContainer(pb.StopContainerRequest(container_id=container, timeout=10))
+    assert cri.status(container).exit_code == 4
+    assert pod.output(container)[0] == b"hello\nbye\n"
+    assert "cluster" in cri.runtime.PodSandboxStatus(
+        pb.PodSandboxStatusRequest(pod_sandbox_id=pod.id, verbose=True)).info["info"]
+
+
+def test_the_image_is_sent_once_a_pod(serve, cri):
+    pod = Pod(serve, cri, "twice")
+    containers = [pod.run("sh", "-c", f"exit {i}") for i in (1, 2, 3)]
+    assert [cri.wait_exit(c).exit_code for c in containers] == [1, 2, 3]
+    sent = [f for folder, _, files in os.walk(serve.root / "remote" / "jobs") for f in files if folder.endswith("/blobs")]
+    assert len(sent) == len(set(sent)) <= 1  # one layer; unpacked, the blob may have gone
+
+
+def test_serve_may_be_killed_and_started_again(serve, cri):
+    pod = Pod(serve, cri, "crash")
+    container = pod.run("sh", "-c", "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.01; done")
+    for _ in range(3):
+        time.sleep(0.4)
+        serve.kill()
+        serve.start()
+    assert cri.wait_exit(container, 60).exit_code == 0
+    assert pod.output(container)[0] == b"".join(b"line %d\n" % i for i in range(300))
+
+
+def test_handlers_go_to_their_own_targets(serve, cri):
+    here = Pod(serve, cri, "here", handler="local")
+    assert "\"local\"" in cri.runtime.PodSandboxStatus(
+        pb.PodSandboxStatusRequest(pod_sandbox_id=here.id, verbose=True)).info["info"]
+    assert cri.wait_exit(here.run("true")).exit_code == 0
+
+
+def test_a_plugin_that_is_away_is_said_so(serve, cri):
+    serve.plugin.stop()
+    try:
+        with refused("UNAVAILABLE"):
+            Pod(serve, cri, "away")
+        assert not cri.runtime.ListPodSandbox(pb.ListPodSandboxRequest()).items
+    finally:
+        serve.plugin.start()
