@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -244,6 +245,8 @@ void engine_note_limits(const struct engine *e, const Runtime__V1__LinuxContaine
 
 bool engine_create(struct engine *e, const struct engine_create *c, struct engine_created *out, struct status *err)
 {
+    /* Folders made in the container, or for it on the machine, are for others to read; the agent's own umask is stricter. */
+    umask(0022);
     return e->ops->create(e, c, out, err);
 }
 

@@ -200,6 +200,18 @@ static bool rootfs_layers_fit_overlay(const char *const *layers, size_t count, b
     return true;
 }
 
+/* The root folder of an overlay is its upper folder: owner and mode must be those of the image's. */
+static bool rootfs_copy_root(const char *layer, struct status *err)
+{
+    struct stat st;
+
+    if (stat(layer, &st) < 0)
+        return status_errno(err, "cannot look at the layer %s", layer);
+    /* In a user namespace the owner is ours already. */
+    (void)!chown("upper", st.st_uid, st.st_gid);
+    return chmod("upper", st.st_mode & 07777) == 0 || status_errno(err, "cannot prepare the root folder");
+}
+
 bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, bool userns, struct status *err)
 {
     static const char *const folders[] = { "rootfs", "upper", "work" };
@@ -215,6 +227,7 @@ bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_cou
     for (size_t i = 0; i < COUNT_OF(folders) && ok; i++)
         if (mkdir(folders[i], 0755) < 0 && errno != EEXIST)
             ok = status_errno(err, "cannot make %s/%s", bundle, folders[i]);
+    ok = ok && rootfs_copy_root(layers[layer_count - 1], err);
     bool mounted = false, userxattr = userns;
     if (ok && rootfs_layers_fit_overlay(layers, layer_count, userns, &userxattr)) {
         mounted = rootfs_mount_overlay(layer_count, userxattr);

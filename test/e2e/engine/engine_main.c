@@ -865,6 +865,7 @@ int main(int argc, char **argv)
         return 2;
     }
     log_setup(LOG_WARN, "engine");
+    umask(0077); /* as the agent's */
     if (!isolate_enter(&options, &isolation, &err)) {
         fprintf(stderr, "%s\n", err.message);
         return 1;
