@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agent/agent_context.h"
+#include "agent/agent_settle.h"
 #include "io/child.h"
 #include "io/file.h"
 #include "io/socket.h"
@@ -214,6 +215,7 @@ static void agent_on_dialled(void *arg, struct stream *stream, struct str early,
         log_debug("connected to %s", p->relay);
         p->agent.greeted = false;
         p->conn = rpc_conn_new(p->agent.loop, stream, &options, early);
+        agent_settle(&p->agent.settle, p->agent.loop);
     } else if (refused) {
         log_info("the node does not know this pod any more: %s", err->message);
         agent_ending_start(&p->agent, 0, NULL);
@@ -294,6 +296,7 @@ static void agent_free(struct agent_program *p)
 
     timer_stop(&p->redial);
     timer_stop(&p->farewell);
+    timer_stop(&agent->settle);
     dial_cancel(p->dial);
     rpc_conn_free(p->conn);
     agent_ending_cancel(agent);

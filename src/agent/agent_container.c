@@ -9,6 +9,7 @@
 #include "agent/agent_container_work.h"
 #include "agent/agent_context.h"
 #include "agent/agent_exec.h"
+#include "agent/agent_settle.h"
 
 /* One thing asked of a container. */
 struct agent_operation {
@@ -55,6 +56,7 @@ static void agent_container_move(struct agent_container *c, enum agent_container
         agent_container_report(c, &state);
         agent_events_add(&c->agent->events, &state);
     }
+    agent_settle(&c->agent->settle, c->agent->loop);
     agent_ending_check(c->agent);
 }
 

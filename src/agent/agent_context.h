@@ -13,6 +13,7 @@
  *   agent_kill.c       a process and all its descendants
  *   agent_blobs.c      image blobs that the node sends, layers ready for an engine
  *   agent_ending.c     the way out: stop, kill, hand over, remove
+ *   agent_settle.c     less memory when all is quiet
  *   agent_signal.c     names and numbers of signals
  */
 #ifndef AGENT_AGENT_CONTEXT_H
@@ -46,6 +47,7 @@ struct agent {
     struct agent_events events;
     struct agent_orphans orphans;
     struct agent_ending ending;
+    struct timer settle;        /* agent_settle.h */
 };
 
 /* FAILED_PRECONDITION when there is no engine, or the pod is on its way out. */

@@ -305,6 +305,7 @@ UNUSED static int kit_teardown(void **state)
     assert_int_equal(kit->agent.exec_count, 0);
     assert_int_equal(kit->agent.put_count, 0);
     agent_ending_cancel(&kit->agent);
+    timer_stop(&kit->agent.settle);
     agent_events_free(&kit->agent.events);
     strmap_free(&kit->agent.containers);
     if (kit->agent.sandbox != NULL)

@@ -628,15 +628,16 @@ static void scenario_oom(void)
 {
     struct watcher w;
 
+    if (getuid() != 0) /* an ordinary user's cgroups are seldom his */
+        return;
     begin();
     watch_events(&w);
     struct answer a = create_from(1, image(), 32 << 20, "x=a; while :; do x=$x$x; done");
     check(a.status.code == STATUS_OK, "create with a memory limit: %s", a.status.message);
     start(1);
     turn_until(&w.exited, "exit");
-    printf("     exit code %d, reason %s\n", w.exit_code, w.reason);
-    if (getuid() == 0)
-        check(w.exit_code == 137 && strcmp(w.reason, "OOMKilled") == 0, "killed by its memory limit");
+    check(w.exit_code == 137 && strcmp(w.reason, "OOMKilled") == 0, "killed by its memory limit (%d, %s)", w.exit_code,
+          w.reason);
     shutdown_agent(0);
 }
 
@@ -900,6 +901,7 @@ static void scenario_memory(void)
 static void scenario_bench(void)
 {
     static const unsigned writes[] = { 4096, 65536 };
+    const unsigned long long bytes = getenv("BYTES") != NULL ? strtoull(getenv("BYTES"), NULL, 10) : 1000000000;
     struct watcher w;
 
     begin();
@@ -907,7 +909,7 @@ static void scenario_bench(void)
     for (unsigned i = 0; i < COUNT_OF(writes); i++) {
         struct reader r = { 0 };
         char command[64];
-        snprintf(command, sizeof command, "exec /bin/lines 1000000000 %u", writes[i]);
+        snprintf(command, sizeof command, "exec /bin/lines %llu %u", bytes, writes[i]);
         create(1 + i, command);
         w.exited = false;
         long cpu = cpu_of(child_of(t.agent.pid));
@@ -918,11 +920,11 @@ static void scenario_bench(void)
         turn_until(&r.finished, "log");
         double seconds = (double)(now_us() - began) / 1e6;
         turn_until(&w.exited, "exit");
-        check(r.position == 1000000000ull / 100 * 140 && r.jumps == 0, "1 GB of 100-byte lines in writes of %u bytes", writes[i]);
+        check(r.position == bytes / 100 * 140 && r.jumps == 0, "%llu bytes in 100-byte lines, in writes of %u", bytes, writes[i]);
         printf("     %.0f MB/s; CPU of the agent %ld ms, of this node %ld ms; %zu messages; agent at most %ld KiB\n",
-               1000 / seconds, cpu_of(child_of(t.agent.pid)) - cpu, (long)((clock() - ours) * 1000 / CLOCKS_PER_SEC), r.chunks,
+               (double)bytes / 1e6 / seconds, cpu_of(child_of(t.agent.pid)) - cpu, (long)((clock() - ours) * 1000 / CLOCKS_PER_SEC), r.chunks,
                memory_of(child_of(t.agent.pid), true));
-        turn_ms(1500);
+        turn_ms(3500);
         printf("     quiet again: agent %ld KiB\n", memory_of(child_of(t.agent.pid), false));
     }
     shutdown_agent(0);
