@@ -135,6 +135,7 @@
 #include "agent/engine.c"
 #include "agent/engine_crun.c"
 #include "agent/engine_host.c"
+#include "agent/agent_settle.c"
 #include "agent/agent_signal.c"
 #include "agent/agent_orphan.c"
 #include "agent/agent_kill.c"
