@@ -10,14 +10,14 @@ from cri import container_config, pb, pod_config
 PODS = int(os.environ.get("INTERLINK_CRI_PODS") or 40)
 
 
-def cgroups():
-    """Folders below every mounted cgroup hierarchy that carry our name."""
+def cgroups(pods):
+    """Folders of these pods below every mounted cgroup hierarchy: others may use the machine, too."""
     found = set()
     for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind = line.split(" ")[:3]
         if kind in ("cgroup", "cgroup2"):
             for folder, folders, _ in os.walk(where):
-                found |= {os.path.join(folder, f) for f in folders if "interlink-cri" in os.path.join(folder, f)}
+                found |= {os.path.join(folder, f) for f in folders if f in pods}
     return found
 
 
@@ -54,6 +54,7 @@ def one(cri, serve, i):
     if i % 3 == 1:
         cri.runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod))
     cri.runtime.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=pod))
+    return pod
 
 
 def settled(read, wanted, seconds=5):
@@ -67,14 +68,13 @@ def test_pods_leave_nothing(cri, serve):
     for i in range(5):
         one(cri, serve, i)  # folders that stay are there after these
     time.sleep(0.5)
-    before = cgroups(), files(serve), descriptors(serve), len(serve.processes()), os.listdir("/proc/self/task")
+    before = files(serve), descriptors(serve), len(serve.processes())
     memory = memory_kib(serve)
-    for i in range(PODS):
-        one(cri, serve, i)
-    assert settled(cgroups, before[0]) == before[0]
-    assert settled(lambda: files(serve), before[1]) == before[1]
-    assert settled(lambda: descriptors(serve), before[2]) == before[2]
-    assert settled(lambda: len(serve.processes()), before[3]) == before[3]
+    pods = {one(cri, serve, i) for i in range(PODS)}
+    assert settled(lambda: cgroups(pods), set()) == set()
+    assert settled(lambda: files(serve), before[0]) == before[0]
+    assert settled(lambda: descriptors(serve), before[1]) == before[1]
+    assert settled(lambda: len(serve.processes()), before[2]) == before[2]
     # A sanitizer keeps what was freed for a while: only the plain program's memory says something.
     if "san" not in str(serve.command("x")):
         assert memory_kib(serve) < memory + 1024
