@@ -271,7 +271,7 @@ static bool security_check_mount(const struct security_facts *f, const Runtime__
         return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].container_path: \"%.200s\" is not an absolute path", index,
                           m->container_path);
     if (m->image != NULL && *m->image->image != '\0')
-        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].image: image volumes are not offered", index);
+        return status_set(err, STATUS_UNIMPLEMENTED, "mounts[%zu].image: image volumes are not offered", index);
     if (m->n_uidmappings > 0 || m->n_gidmappings > 0)
         return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: mapped mounts are not offered", index);
     if (m->selinux_relabel && f->selinux)
