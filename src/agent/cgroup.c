@@ -221,10 +221,11 @@ static bool cgroup_try_pod(struct cgroups *c, struct cgroup_hierarchy *h)
             cgroup_enable_controllers(path);
             *slash = '/';
         }
-        /* Only the pod's own folder is announced: those above may be shared with other pods. */
+        /* Only the pod's own folder is announced, for whoever tidies up kills all in it: those above may be shared with
+         * other pods, and so may one that was given. */
         bool made = false;
         if (access(path, F_OK) < 0) {
-            if (last && !cgroup_announce(c, path))
+            if (last && !c->given && !cgroup_announce(c, path))
                 return false;
             made = mkdir(path, 0755) == 0;
             if (!made && errno != EEXIST)
@@ -358,7 +359,8 @@ static char *cgroup_choose_pod(struct cgroups *c, const struct cgroup_options *o
         char *pod = xstrdup(o->parent);
         for (size_t n = strlen(pod); n > 1 && pod[n - 1] == '/'; n--)
             pod[n - 1] = '\0';
-        if (cgroup_path_ok(pod))
+        c->given = cgroup_path_ok(pod);
+        if (c->given)
             return pod;
         free(pod);
         snprintf(c->reason, sizeof c->reason, "the pod's cgroup_parent is not a path below a cgroup: %.100s", o->parent);
@@ -455,6 +457,18 @@ static bool cgroup_needed(const struct cgroup_hierarchy *h, const Runtime__V1__L
     return h->used && (h->unified || (h->controllers & needed) != 0);
 }
 
+/* A pod that shares its parent with ours and ends may take the empty folder away under us: then it is made again. */
+static bool cgroup_make_container(const struct cgroups *c, const struct cgroup_hierarchy *h, const char *path)
+{
+    for (int attempt = 0; mkdir(path, 0755) < 0 && errno != EEXIST; attempt++) {
+        struct cgroups pod = *c;
+        struct cgroup_hierarchy again = *h; /* we are a worker: what the agent keeps is not ours to change */
+        if (errno != ENOENT || attempt == CGROUP_ATTEMPTS || (!cgroup_try_pod(&pod, &again) && errno != ENOENT))
+            return false;
+    }
+    return true;
+}
+
 bool cgroup_create(const struct cgroups *c, const char *id, const Runtime__V1__LinuxContainerResources *resources,
                    const struct cgroup_device *devices, size_t device_count, struct buf *note, struct status *err)
 {
@@ -465,9 +479,9 @@ bool cgroup_create(const struct cgroups *c, const char *id, const Runtime__V1__L
         cleanup_free char *path = cgroup_path(c, h, id);
         cleanup_free char *pod = xasprintf("%s%s", h->mount, c->pod);
         /* In a pod folder that is not ours, each container's is announced by itself. */
-        if (h->made == 0 && !cgroup_announce(c, path))
+        if ((c->given || h->made == 0) && !cgroup_announce(c, path))
             return status_errno(err, "cannot write to %s", c->list_path);
-        if (mkdir(path, 0755) < 0 && errno != EEXIST)
+        if (!cgroup_make_container(c, h, path))
             return status_errno(err, "cannot make the cgroup %s", path);
         cleanup_close int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)

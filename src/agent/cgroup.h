@@ -50,6 +50,7 @@ struct cgroups {
     struct cgroup_hierarchy hierarchies[CGROUP_HIERARCHIES_MAX];
     size_t count;
     char *pod;       /* owned; absolute below the mounts; "" when mode is CGROUP_NONE */
+    bool given; /* it was told to us, so other pods may use it, too */
     char *list_path; /* owned; <job_dir>/cgroups */
     bool devices;    /* access to device nodes can be restricted */
     char reason[192]; /* why there are none; "" */

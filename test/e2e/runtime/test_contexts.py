@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a container is given: limits, user, files, namespaces. What cannot be given is refused by its name."""
+import concurrent.futures
 import pathlib
+import uuid
 
 import pytest
-from cri import container_config, pb, refused
+from cri import container_config, pb, pod_config, refused
 from serving import BUSYBOX, Pod
 
 
@@ -42,6 +44,30 @@ def test_limits_are_in_the_cgroup(pod, cri):
                 found[name] = path.read_text().split()[0]
     assert found.get("memory.limit_in_bytes", found.get("memory.max")) == str(64 << 20)
     assert found.get("cpu.cfs_quota_us", found.get("cpu.max")) == "50000"
+
+
+@pytest.mark.root_only("limits need a cgroup")
+def test_pods_may_share_a_cgroup_parent(serve, cri):
+    """One that ends must neither take the folder away nor kill what is in it of others."""
+    parent = f"/icri-test-{uuid.uuid4()}"
+
+    def run(i):
+        config = pod_config(f"shared{i}")
+        config.linux.cgroup_parent = parent + "/pods"
+        sandbox = cri.run_pod(config)
+        container = cri.run(sandbox, container_config("c", BUSYBOX, "sleep", "1000", log_path=""), config)
+        return sandbox, container
+
+    def rounds(k):
+        for i in range(6):
+            sandbox, container = run(f"{k}-{i}")
+            assert cri.status(container).state == pb.CONTAINER_RUNNING
+            cri.runtime.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(rounds, range(6))) == [None] * 6
+    for folder in sorted(pathlib.Path("/sys/fs/cgroup").glob(f"*{parent}/**/"), reverse=True):
+        folder.rmdir()  # it was named by us, so it is ours to remove
 
 
 @pytest.mark.root_only("an ordinary user has one id only")
