@@ -170,6 +170,7 @@ static bool agent_put_copy(const struct agent_put *put, int fd, struct status *e
     char text[DIGEST_TEXT_SIZE];
     size_t size = 256u << 10;
     cleanup_free uint8_t *block = xmalloc(size);
+    uint64_t total = 0;
     ssize_t n;
 
     digester_init(&digester);
@@ -178,6 +179,9 @@ static bool agent_put_copy(const struct agent_put *put, int fd, struct status *e
             continue;
         if (n < 0)
             return status_errno(err, "cannot read the blob");
+        total += (uint64_t)n;
+        if (total > IMAGE_BLOB_SIZE_MAX)
+            return status_set(err, STATUS_RESOURCE_EXHAUSTED, "the blob is larger than %llu bytes", IMAGE_BLOB_SIZE_MAX);
         digester_update(&digester, block, (size_t)n);
         if (!write_all(fd, block, (size_t)n, err))
             return status_prefix(err, "cannot write %s", put->incoming);

@@ -22,6 +22,7 @@ struct agent_exec_stream {
     struct agent_exec *exec;
     bool is_stderr;
     int fd; /* owned; -1: none, or it has ended */
+    bool enlarged; /* the pipe, once it was found full */
     struct watch watch;
 };
 
@@ -227,6 +228,8 @@ static void agent_exec_on_readable(void *arg, unsigned events)
     }
     if (e->call == NULL) /* nobody listens any more */
         return;
+    if (n == AGENT_EXEC_READ_SIZE && !s->enlarged)
+        s->enlarged = fcntl(s->fd, F_SETPIPE_SZ, AGENT_PIPE_SIZE) != 0; /* tried once, whatever came of it */
     Interlink__Agent__V1__ExecResponse response = INTERLINK__AGENT__V1__EXEC_RESPONSE__INIT;
     ProtobufCBinaryData *data = s->is_stderr ? &response.stderr : &response.stdout;
     data->data = e->block;
@@ -481,7 +484,8 @@ static bool agent_exec_start(struct agent_exec *e, const Interlink__Agent__V1__E
     list_append(&c->execs, &e->link);
     rpc_call_pause(e->call, true);
     if (start->timeout_ms > 0)
-        timer_start(e->agent->loop, &e->timeout, start->timeout_ms, agent_exec_on_timeout, e);
+        timer_start(e->agent->loop, &e->timeout, start->timeout_ms < INT32_MAX ? start->timeout_ms : INT32_MAX,
+                    agent_exec_on_timeout, e);
     return true;
 }
 

@@ -192,6 +192,7 @@ static void agent_output_feed(struct agent_output_stream *s)
 static void agent_output_close_stream(struct agent_output_stream *s)
 {
     watch_stop(&s->watch);
+    timer_stop(&s->gather);
     if (s->fd >= 0)
         close(s->fd);
     s->fd = -1;
@@ -201,8 +202,9 @@ static void agent_output_close_stream(struct agent_output_stream *s)
 /* A process that fills its pipe gets a larger one, so that it and we take turns less often. */
 static void agent_output_enlarge(struct agent_output_stream *s)
 {
-    s->enlarged = true;
-    fcntl(s->fd, F_SETPIPE_SZ, AGENT_PIPE_SIZE);
+    if (!s->asked)
+        s->enlarged = fcntl(s->fd, F_SETPIPE_SZ, AGENT_PIPE_SIZE) >= AGENT_PIPE_SIZE;
+    s->asked = true;
 }
 
 /* After feeding, at most the beginning of a line is left in the buffer when this is so. */
@@ -233,10 +235,32 @@ static bool agent_output_read_once(struct agent_output_stream *s, size_t *budget
     s->in_n += (size_t)n;
     if (s->left != SIZE_MAX)
         s->left -= (size_t)n;
-    if (n >= 65536 && !s->enlarged)
+    if (n >= 65536)
         agent_output_enlarge(s);
     *budget -= (size_t)n < *budget ? (size_t)n : *budget;
     return (size_t)n == want;
+}
+
+static void agent_output_on_readable(void *arg, unsigned events);
+
+static void agent_output_on_gathered(void *arg)
+{
+    agent_output_on_readable(arg, WATCH_READ);
+}
+
+/* After `got` bytes: whether to look away for a moment. */
+static void agent_output_gather(struct agent_output_stream *s, size_t got)
+{
+    int64_t now = clock_mono_ms(), pause = now - s->read_ms;
+
+    if (got == 0)
+        return;
+    s->read_ms = now;
+    if (s->fd < 0 || got >= AGENT_LOG_GATHER_SIZE || pause > AGENT_LOG_GATHER_MS + 1 || s->output->draining)
+        return;
+    agent_output_enlarge(s);
+    if (s->enlarged)
+        timer_start(s->output->loop, &s->gather, AGENT_LOG_GATHER_MS, agent_output_on_gathered, s);
 }
 
 static void agent_output_on_readable(void *arg, unsigned events)
@@ -252,6 +276,7 @@ static void agent_output_on_readable(void *arg, unsigned events)
         more = agent_output_read_once(s, &budget);
         agent_output_feed(s);
     }
+    agent_output_gather(s, AGENT_LOG_TURN_MAX - budget);
     agent_output_balance(o);
 }
 
@@ -286,7 +311,7 @@ static void agent_output_watch(struct agent_output_stream *s, bool on)
 {
     struct status err = STATUS_INIT;
 
-    if (!on || s->fd < 0) {
+    if (!on || s->fd < 0 || timer_running(&s->gather)) {
         watch_stop(&s->watch);
     } else if (s->watch.loop == NULL &&
                !watch_start(s->output->loop, &s->watch, s->fd, WATCH_READ, agent_output_on_readable, s, &err)) {
@@ -356,9 +381,11 @@ void agent_output_drain(struct agent_output *o, void (*on_drained)(void *arg), v
     o->arg = arg;
     timer_start(o->loop, &o->drain, AGENT_DRAIN_MS, agent_output_on_drain, o);
     /* As a rule the pipes' ends are there already. */
-    for (int i = 0; i < 2; i++)
-        if (o->streams[i].watch.loop != NULL)
+    for (int i = 0; i < 2; i++) {
+        timer_stop(&o->streams[i].gather);
+        if (o->streams[i].fd >= 0)
             agent_output_on_readable(&o->streams[i], WATCH_READ);
+    }
     agent_output_balance(o);
 }
 

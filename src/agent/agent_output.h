@@ -5,6 +5,9 @@
  * Back-pressure goes the whole way: a reader that does not acknowledge leaves the log full, a full log leaves the pipe
  * full, and a full pipe stops the container. Only a node that is away longer than LOG_STALL_GRACE_MS costs lines.
  *
+ * Output that comes in many small pieces is gathered for AGENT_LOG_GATHER_MS, so that neither we nor the node are woken for
+ * each line.
+ *
  * Buffers are made at the first output and given back when it has fallen quiet.
  */
 #ifndef AGENT_AGENT_OUTPUT_H
@@ -24,7 +27,9 @@ struct agent_output_stream {
     uint8_t *in;    /* owned (mmap, AGENT_LOG_READ_SIZE); read, not in the log yet; NULL when nothing is */
     size_t in_n;
     bool over;      /* no more to read; what is in `in` is all */
-    bool enlarged;  /* the pipe was full once, and was made larger */
+    bool asked, enlarged; /* a busy pipe is made larger: that was tried; it worked */
+    int64_t read_ms;      /* when output came last; monotonic */
+    struct timer gather;  /* running: not watched, so that the next read finds more */
     size_t left;    /* after the process's end: bytes to read, then it is over; SIZE_MAX: until the pipe's end */
 };
 

@@ -227,6 +227,10 @@
 #define AGENT_PIPE_SIZE (1 << 20)
 /* Taken from one pipe before others get their turn. */
 #define AGENT_LOG_TURN_MAX (1u << 20)
+/* A writer that is that busy and whose pieces are smaller than this is read every so often only: its enlarged pipe holds what
+ * 500 MB/s make meanwhile. */
+#define AGENT_LOG_GATHER_SIZE (32u << 10)
+#define AGENT_LOG_GATHER_MS 2
 /* How long a container with a full log waits for a node that is away, before its oldest lines are dropped. */
 #define LOG_STALL_GRACE_MS 30000
 /* Buffers of a log that fell quiet are given back. */
