@@ -126,6 +126,10 @@ static void agent_on_term(void *arg, const struct signalfd_siginfo *info)
     struct agent_program *p = arg;
     bool again = p->exit_code == AGENT_EXIT_TERMINATED;
 
+    /* A container that shares the pod's PID namespace sees us as its PID 1 and may, as root, signal us: its word does not
+     * count. Senders outside of the namespace have no number in it. */
+    if (p->isolation.pid && info->ssi_pid != 0)
+        return;
     log_info("signal %u: the pod is being stopped%s", info->ssi_signo, again ? " at once" : "");
     p->exit_code = AGENT_EXIT_TERMINATED;
     agent_ending_start(&p->agent, again ? 0 : AGENT_TERM_GRACE_MS, NULL);
