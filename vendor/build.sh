@@ -189,7 +189,7 @@ compile() {
         object=$1/$(printf %s "$2" | tr / _ | sed "s/\.c$/.o/")
         $CC $BASE $3 -c -o "$object" "$2" || exit 255' sh "$objects" {} "$flags" ||
         die "compiling $(basename "$archive") failed (see above)"
-    ar rcsD "$archive" "$objects"/*.o
+    "$ar" rcsD "$archive" "$objects"/*.o
 }
 
 # seal ARCHIVE PATTERN...: make one object of a library and keep only the symbols that match visible outside of it. Its
@@ -199,10 +199,10 @@ seal() {
     shift
     for pattern in "$@"; do keep+=("--keep-global-symbol=$pattern"); done
     mkdir -p "$work/objects"
-    ld -r -o "$object" --whole-archive "$archive" || die "joining $(basename "$archive") failed"
-    objcopy --wildcard "${keep[@]}" "$object"
+    "$ld" -r -o "$object" --whole-archive "$archive" || die "joining $(basename "$archive") failed"
+    "$objcopy" --wildcard "${keep[@]}" "$object"
     rm "$archive"
-    ar rcsD "$archive" "$object"
+    "$ar" rcsD "$archive" "$object"
 }
 
 # quietly LOG COMMAND...: run a noisy build step; its output is shown only when it fails.
@@ -220,7 +220,7 @@ configure() {
     local name=$1
     shift
     quietly "$name" env CC="$CC" CFLAGS="$BASE" CPPFLAGS="-I$prefix/include" LDFLAGS="-L$prefix/lib $STATIC" \
-        PKG_CONFIG=/bin/false ./configure --prefix="$prefix" --build="$triple" --host="$triple" \
+        PKG_CONFIG=/bin/false ./configure --prefix="$prefix" --build="$machine" --host="$triple" \
         --disable-shared --enable-static --disable-dependency-tracking "$@"
 }
 
@@ -380,7 +380,12 @@ set_flavour() {
         ;;
     *) die "unknown flavour '$flavour'; it is musl or host" ;;
     esac
-    triple=$($cc_host -dumpmachine)
+    triple=$($CC -dumpmachine)
+    machine=$($cc_host -dumpmachine)
+    # A cross compiler brings its own linker and tools.
+    ld=$($CC -print-prog-name=ld)
+    objcopy=$($CC -print-prog-name=objcopy)
+    ar=$($CC -print-prog-name=ar)
     BASE="$BASE -w"
     export CC BASE
 }
@@ -388,14 +393,20 @@ set_flavour() {
 # link_kernel_headers: musl-gcc searches no system folder. The kernel's three, and nothing of glibc's beside them, are given
 # to it by -idirafter.
 link_kernel_headers() {
-    local arch=/usr/include/$triple/asm
-    [ -d "$arch" ] || arch=/usr/include/asm
-    [ -d /usr/include/linux ] && [ -d "$arch" ] ||
-        die "the kernel's headers are missing in /usr/include; install the Debian package linux-libc-dev (or run: make deps)"
+    local folder=/usr/include asm=/usr/include/$triple/asm
+    [ "$triple" = "$machine" ] || { folder=/usr/$triple/include asm=/usr/$triple/include/asm; }
+    [ -d "$asm" ] || asm=$folder/asm
+    [ -d "$folder/linux" ] && [ -d "$asm" ] ||
+        die "the kernel's headers are missing in $folder; install the Debian package linux-libc-dev (or run: make deps)"
     mkdir -p "$prefix/kernel"
-    ln -sfn /usr/include/linux "$prefix/kernel/linux"
-    ln -sfn /usr/include/asm-generic "$prefix/kernel/asm-generic"
-    ln -sfn "$arch" "$prefix/kernel/asm"
+    ln -sfn "$folder/linux" "$prefix/kernel/linux"
+    ln -sfn "$folder/asm-generic" "$prefix/kernel/asm-generic"
+    ln -sfn "$asm" "$prefix/kernel/asm"
+}
+
+# static_libc: the C library that $CC links statically (its specs, not its search path, know it).
+static_libc() {
+    echo 'int main(void) { return 0; }' | $CC -static -x c -o /dev/null - -Wl,--trace | grep -o '/[^ ()]*/libc\.a' | head -n 1
 }
 
 cache_key() {
@@ -404,7 +415,7 @@ cache_key() {
         find "$here/patches" -name '*.patch' | sort | xargs -r cat
         echo "$flavour $triple"
         $CC --version | head -n 1
-        [ "$flavour" = host ] || sha256sum <"$($CC -print-file-name=libc.a)"
+        [ "$flavour" = host ] || sha256sum <"$(static_libc)"
         sha256sum </usr/include/linux/version.h
     } | sha256sum | cut -c1-32
 }
