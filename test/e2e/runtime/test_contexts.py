@@ -213,3 +213,12 @@ def test_a_field_nobody_can_honour_is_named(pod, cri):
     config = container_config("x", BUSYBOX, "true", mounts=[pb.Mount(host_path="/nonexistent/file", container_path="relative")])
     with refused("INVALID_ARGUMENT", "mounts"):
         pod.cri.create(pod.id, config, pod.config)
+
+
+def test_a_container_cannot_end_its_pod_by_a_signal(serve, cri):
+    pod = Pod(serve, cri, "attacked", host_network=False)
+    other = pod.run("sleep", "1000")
+    container = pod.run("sh", "-c", "for s in TERM INT KILL; do kill -$s 1; done; sleep 1000", linux=linux(pid=pb.POD))
+    cri.exec_sync(container, "sleep", "0.5")
+    assert cri.sandbox_status(pod.id).state == pb.SANDBOX_READY
+    assert cri.status(other).state == pb.CONTAINER_RUNNING
