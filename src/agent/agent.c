@@ -18,7 +18,7 @@ struct agent_program {
     struct agent agent;
     struct isolation isolation;
     char *relay, *relay_pin, *engine, *cgroup_parent; /* owned */
-    bool allow_host, relay_is_unix;
+    bool relay_is_unix;
     bool own_ipc, own_uts, own_pid; /* namespaces */
     struct rpc_service service;
     const struct rpc_service *service_list[1];
@@ -59,7 +59,6 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     cleanup_free char *sandbox = agent_setting("INTERLINK_SANDBOX");
     cleanup_free char *namespaces = agent_setting("INTERLINK_NAMESPACES");
     cleanup_free char *level = agent_setting("INTERLINK_LOG_LEVEL");
-    cleanup_free char *allow_host = agent_setting("INTERLINK_ALLOW_HOST");
     enum log_level log_level = LOG_INFO;
     struct address address;
 
@@ -67,7 +66,6 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     p->relay_pin = agent_setting("INTERLINK_RELAY_PIN");
     p->engine = agent_setting("INTERLINK_ENGINE");
     p->cgroup_parent = agent_setting("INTERLINK_CGROUP_PARENT");
-    p->allow_host = strcmp(allow_host, "1") == 0;
     p->own_ipc = agent_word_listed(namespaces, "ipc");
     p->own_uts = agent_word_listed(namespaces, "uts");
     p->own_pid = agent_word_listed(namespaces, "pid");
@@ -95,8 +93,8 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
 static void agent_strip_environment(void)
 {
     static const char *const names[] = {
-        "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",    "INTERLINK_JOB_DIR",       "INTERLINK_NAMESPACES",
-        "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_ALLOW_HOST", "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL",
+        "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
+        "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL",
     };
 
     for (size_t i = 0; i < COUNT_OF(names); i++)
@@ -154,7 +152,6 @@ static void agent_pick_engine(struct agent_program *p)
     char name[256] = "";
     struct engine_options options = {
         .wanted = p->engine,
-        .allow_host = p->allow_host,
         .job_dir = agent->job_dir,
         .sandbox_id = agent->sandbox_id,
         .cgroup_parent = p->cgroup_parent,

@@ -11,8 +11,7 @@
  *   INTERLINK_JOB_DIR        the job's folder (0700); the token is in its volumes/interlink/token
  *   INTERLINK_NAMESPACES     which of ipc, uts, pid the pod does not share with the machine: "ipc,uts,pid"
  *   INTERLINK_IMAGES         the node's image store, when this machine sees it
- *   INTERLINK_ENGINE         auto (default), crun, host
- *   INTERLINK_ALLOW_HOST     1: auto may pick the host engine, which has no images and no isolation
+ *   INTERLINK_ENGINE         auto (default), crun, host (no images and no isolation: only when it is named)
  *   INTERLINK_CGROUP_PARENT  the pod's cgroup
  *   INTERLINK_LOG_LEVEL      error, warn, info (default), debug
  */

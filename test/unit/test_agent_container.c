@@ -368,7 +368,7 @@ static void test_shutdown(void **state)
     int64_t begin = clock_mono_ms();
     assert_int_equal(kit_code("Shutdown", &request.base, &interlink__agent__v1__shutdown_response__descriptor), STATUS_OK);
     int64_t took = clock_mono_ms() - begin;
-    assert_true(took >= 290 && took < 2000);
+    assert_true(took >= 290 && took < 10000);
     assert_true(kit->ended);
     assert_int_equal(kit->agent.containers.count, 0);
     /* The node has heard everything by then. */

@@ -320,7 +320,7 @@ static void test_timeout(void **state)
     exec_run(&e, "", 300,
              "sleep 1000 & setsid sleep 1001 & (setsid sleep 1002 &) ; (trap '' TERM HUP INT; sleep 1003) & echo begun; sleep 1004");
     int64_t took = clock_mono_ms() - begin;
-    assert_true(took >= 300 && took < 2500);
+    assert_true(took >= 300 && took < 10000);
     assert_int_equal(e.status.code, STATUS_OK);
     assert_true(e.exited && e.timed_out);
     assert_int_equal(e.exit_code, 137);
@@ -393,13 +393,12 @@ static void test_descendant_holds_pipe(void **state)
 
     (void)state;
     int64_t begin = clock_mono_ms();
-    exec_run(&e, "", 0, "echo one; sleep 1.3 & exit 2");
+    exec_run(&e, "", 0, "sleep 60 & echo $!; exit 2");
     int64_t took = clock_mono_ms() - begin;
-    assert_true(took >= AGENT_DRAIN_MS && took < AGENT_DRAIN_MS + 1000);
+    assert_true(took >= AGENT_DRAIN_MS && took < AGENT_DRAIN_MS + 10000);
     assert_int_equal(e.exit_code, 2);
-    assert_string_equal(buf_cstr(&e.out), "one\n");
+    kill((pid_t)strtol(buf_cstr(&e.out), NULL, 10), SIGKILL);
     exec_free(&e);
-    kit_turn_ms(500);
 }
 
 static void test_container_ends(void **state)
