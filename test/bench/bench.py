@@ -136,10 +136,11 @@ def measure(given, targets, inside, folder):
 
 def show(bench, output):
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    load = " ".join(f"{l:.1f}" for l in os.getloadavg())
+    load = f"{bench.load:.1f} at the beginning, {os.getloadavg()[0]:.1f} at the end"
     if output == "json":
         print(json.dumps({"machine": machine.describe(), "date": now, "load": load, "rounds": bench.rounds, "notes": bench.notes,
-                          "targets": {t.name: t.version for t in bench.targets}, "results": list(report.results(bench))}, indent=1))
+                          "targets": {t.name: t.version for t in bench.targets}, "results": [{k: v for k, v in r.items() if k != "row"} for r in report.results(bench)
+                                      if not isinstance(r, str)]}, indent=1))
         return
     print(f"{machine.describe()}; {now}; load {load}")
     print("; ".join(f"{t.name}: {t.version}" for t in bench.targets) + f"; medians of {bench.rounds} rounds\n")
@@ -161,7 +162,7 @@ def main():
         bench = measure(given, targets, inside, folder)
         show(bench, given.output)
         return 1 if any("stopped:" in note or "remain" in note for note in bench.notes) else 0
-    except runtimes.Failed as failed:
+    except (runtimes.Failed, OSError) as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
     finally:

@@ -84,32 +84,31 @@ def memory(pids):
 
 
 class Sampler(threading.Thread):
-    """Looks ten times a second at the RSS of a daemon and of its pods' processes: the first and the largest of each."""
+    """Looks twenty times a second at the RSS of a daemon and of its pods' processes, in KiB."""
 
     def __init__(self, target):
         super().__init__(daemon=True)
         self.target = target
         self.over = threading.Event()
-        self.first, self.largest = {}, {}
+        self.began = time.monotonic()
+        self.seen = {"daemon": [], "pod": []}  # (seconds, KiB)
 
     def run(self):
         helpers, pods, looked = with_helpers(self.target.pid), [], 0
-        while not self.over.wait(0.1):
+        while not self.over.wait(0.05):
             if time.monotonic() - looked > 1:
                 pods, looked = of_root(self.target.root, self.target.pid), time.monotonic()
-            self.note("daemon", memory(helpers)[0])
-            if pods:
-                self.note("pod", memory(pods)[0])
-
-    def note(self, what, kib):
-        if kib:
-            self.first.setdefault(what, kib)
-            self.largest[what] = max(kib, self.largest.get(what, 0))
+            for what, pids in (("daemon", helpers), ("pod", pods)):
+                if kib := memory(pids)[0]:
+                    self.seen[what].append((time.monotonic() - self.began, kib))
 
     def stop(self):
         self.over.set()
         self.join()
-        return {what: (self.first[what], self.largest[what]) for what in self.first}
+
+    def between(self, what, begin, end):
+        """The most that was seen in a span of time; None when nothing was."""
+        return max((kib for when, kib in self.seen[what] if begin <= when <= end), default=None)
 
 
 def hierarchies():
@@ -142,7 +141,10 @@ class Group:
 
     def add(self, pids):
         for pid in pids:
-            (self.folder / "daemon" / "cgroup.procs").write_text(str(pid))
+            try:
+                (self.folder / "daemon" / "cgroup.procs").write_text(str(pid))
+            except ProcessLookupError:  # a helper that has ended since
+                pass
 
     def cpu(self):
         text = (self.folder / self.counter).read_text()

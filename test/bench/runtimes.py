@@ -81,6 +81,8 @@ class Target:
     log: pathlib.Path = None  # what it said
     version: str = ""
     ours: bool = False
+    url: str = ""  # what is got from a server that does not speak CRI
+    process: subprocess.Popen = None  # when it is our child
 
     def join_group(self, name):
         """A cgroup of its own, where they can be made."""
