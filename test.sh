@@ -130,7 +130,7 @@ e2e() { # NAME BINARY
     local python report=$logs/$1.xml
     python=$(test/e2e/venv.sh)/bin/python || { count "$1" 0 1 0; return; }
     rm -f "$report"
-    INTERLINK_CRI_BINARY=$PWD/$2 "$python" -m pytest -q --maxfail=20 --timeout=300 -p no:cacheprovider --junitxml="$report" test/e2e \
+    INTERLINK_CRI_BINARY=$PWD/$2 "$python" -m pytest -q -rs --maxfail=20 --timeout=300 -p no:cacheprovider --junitxml="$report" test/e2e \
         >"$logs/$1.log" 2>&1
     local status=$?
     [ $status -le 1 ] && [ -f "$report" ] || { count "$1" 0 1 0; tail -n 40 "$logs/$1.log"; return; }
