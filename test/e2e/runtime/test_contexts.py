@@ -66,8 +66,10 @@ def test_pods_may_share_a_cgroup_parent(serve, cri):
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         assert list(pool.map(rounds, range(6))) == [None] * 6
-    for folder in sorted(pathlib.Path("/sys/fs/cgroup").glob(f"*{parent}/**/"), reverse=True):
-        folder.rmdir()  # it was named by us, so it is ours to remove
+    for root in pathlib.Path("/sys/fs/cgroup").iterdir():
+        for folder in (root / parent[1:] / "pods", root / parent[1:]):
+            if folder.is_dir():
+                folder.rmdir()  # it was named by us, so it is ours to remove
 
 
 @pytest.mark.root_only("an ordinary user has one id only")
