@@ -113,12 +113,12 @@ def finish(targets, endings):
 
 def measure(given, targets, inside, folder):
     tools = {"cribench": runtimes.cribench(), "lines": runtimes.lines(folder), "inside": inside}
-    if not shutil.which("h2load"):
-        raise runtimes.Failed("h2load is not installed (Debian: nghttp2-client)")
     for target in targets:
         target.logs = target.logs or folder / f"logs-{target.name}"
     bench = Bench(targets, tools, folder, given.rounds, given.scale, given.seconds, given.peer_most)
     wanted = set((given.only or ",".join(MEASURES)).split(","))
+    if wanted & {"rpc", "lists"} and not shutil.which("h2load"):
+        raise runtimes.Failed("h2load is not installed (Debian: nghttp2-client)")
     try:
         for name in MEASURES:
             if name in wanted or name == "start":
