@@ -139,8 +139,9 @@ class Bench:
         port = "8080" if self.tools["inside"] else free_port()
         target = Target("nghttpd")
         try:
-            target.process = subprocess.Popen([*self.tools["inside"], "nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", str(root), port],
-                                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            target.process = subprocess.Popen(
+                [*self.tools["inside"], "nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", str(root), port],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         except FileNotFoundError:
             self.remark("nghttpd is not installed (Debian: nghttp2-server): no floor")
             return None

@@ -106,9 +106,10 @@ def results(bench):
         if ours is None and other is None:
             continue
         ratio, aim, met = judge(row, ours, other)
-        yield {"key": row.key, "measure": row.label.strip(), "unit": "KiB" if row.unit == "MiB" else row.unit, first: ours, "other": name, "theirs": other, "ratio": ratio,
-               "aim": aim, "met": met, "row": row, "rounds": bench.found.get(first, {}).get(row.key), "rounds_other":
-               bench.found.get(name, {}).get(row.key)}
+        rounds, rounds_other = (bench.found.get(n, {}).get(row.key) for n in (first, name))
+        yield {"key": row.key, "measure": row.label.strip(), "unit": "KiB" if row.unit == "MiB" else row.unit,
+               first: ours, "other": name, "theirs": other, "ratio": ratio, "aim": aim, "met": met,
+               "rounds": rounds, "rounds_other": rounds_other, "row": row}
 
 
 def table(bench):
