@@ -11,6 +11,7 @@
  *   ctl_pod.c         runp, stopp, rmp, pods, inspectp
  *   ctl_container.c   create, start, run, stop, rm, exec
  *   ctl_list.c        ps, inspect
+ *   ctl_inspect.c     what the inspect verbs share
  *   ctl_image.c       images, inspecti, rmi, imagefsinfo
  *   ctl_pull.c        pull, load, and their progress
  *   ctl_logs.c        logs
@@ -158,6 +159,17 @@ void ctl_tree_set(struct ctl *ctl, struct json *object, const char *key, const c
 struct json *ctl_status_tree(struct ctl *ctl, struct json *status, const void *entries, size_t count);
 /* One alone, several in a list; keys sorted. */
 void ctl_print_trees(struct ctl *ctl, struct json *const *trees, size_t count, enum ctl_format format);
+
+/* ---- ctl_inspect.c ---- */
+/* What inspect, inspectp and inspecti differ in. */
+struct ctl_inspection {
+    const char *noun;
+    /* The ids that fit the flags' filters, on the arena: for a call that names none. */
+    bool (*list)(struct ctl *ctl, const char *const **ids, size_t *count, struct status *err);
+    /* Prints one as text, or gives its tree. */
+    bool (*show)(struct ctl *ctl, const char *id, bool text, struct json **tree, struct status *err);
+};
+int ctl_inspect_each(struct ctl *ctl, const struct ctl_inspection *kind, const char *const *ids, size_t count);
 
 /* ---- verbs ---- */
 int ctl_version(void *context, const char *const *arguments, size_t count);

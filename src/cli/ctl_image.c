@@ -235,44 +235,40 @@ static void ctl_print_image_status(struct ctl *ctl, const Runtime__V1__ImageStat
     ctl_print_pairs(ctl, "Info", r->info, r->n_info);
 }
 
+static bool ctl_inspecti_ids(struct ctl *ctl, const char *const **ids, size_t *count, struct status *err)
+{
+    const Runtime__V1__ListImagesResponse *all = ctl_list_images(ctl, ctl->flags.name, err);
+
+    if (all == NULL)
+        return false;
+    const char **list = ARENA_ARRAY(&ctl->arena, const char *, all->n_images + 1);
+    for (size_t i = 0; i < all->n_images; i++)
+        list[i] = all->images[i]->id;
+    *ids = list;
+    *count = all->n_images;
+    return true;
+}
+
+static bool ctl_inspecti_show(struct ctl *ctl, const char *id, bool text, struct json **tree, struct status *err)
+{
+    Runtime__V1__ImageStatusResponse *r = NULL;
+
+    if (!ctl_image_status(ctl, id, !ctl->flags.quiet, &r, err))
+        return false;
+    if (r == NULL)
+        return status_set(err, STATUS_NOT_FOUND, "no image %.256s is here: `ctl images` lists those that are", id);
+    if (text)
+        ctl_print_image_status(ctl, r);
+    else
+        *tree = ctl_status_tree(ctl, ctl_tree(ctl, r->image, PROTOJSON_EMIT_DEFAULTS), r->info, r->n_info);
+    return true;
+}
+
 int ctl_inspecti(void *context, const char *const *arguments, size_t count)
 {
-    struct ctl *ctl = context;
-    struct status err = STATUS_INIT;
-    enum ctl_format format;
+    static const struct ctl_inspection kind = { "image", ctl_inspecti_ids, ctl_inspecti_show };
 
-    if (!ctl_format(ctl, CTL_JSON, &format, &err))
-        return ctl_fail(ctl, &err);
-    if (count == 0) {
-        const Runtime__V1__ListImagesResponse *all = ctl_list_images(ctl, ctl->flags.name, &err);
-        if (all == NULL)
-            return ctl_fail(ctl, &err);
-        const char **ids = ARENA_ARRAY(&ctl->arena, const char *, all->n_images + 1);
-        for (count = 0; count < all->n_images; count++)
-            ids[count] = all->images[count]->id;
-        arguments = ids;
-    }
-    if (count == 0) {
-        status_set(&err, STATUS_INVALID_ARGUMENT, "no image is named, and none fits the filters");
-        return ctl_fail(ctl, &err);
-    }
-    struct json **trees = ARENA_ARRAY(&ctl->arena, struct json *, count);
-    for (size_t i = 0; i < count; i++) {
-        Runtime__V1__ImageStatusResponse *r = NULL;
-        if (!ctl_image_status(ctl, arguments[i], !ctl->flags.quiet, &r, &err))
-            return ctl_fail(ctl, &err);
-        if (r == NULL) {
-            status_set(&err, STATUS_NOT_FOUND, "no image %.256s is here: `ctl images` lists those that are", arguments[i]);
-            return ctl_fail(ctl, &err);
-        }
-        if (format == CTL_TABLE)
-            ctl_print_image_status(ctl, r);
-        else
-            trees[i] = ctl_status_tree(ctl, ctl_tree(ctl, r->image, PROTOJSON_EMIT_DEFAULTS), r->info, r->n_info);
-    }
-    if (format != CTL_TABLE)
-        ctl_print_trees(ctl, trees, count, format);
-    return 0;
+    return ctl_inspect_each(context, &kind, arguments, count);
 }
 
 /* ---- rmi ---- */

@@ -285,40 +285,35 @@ static const Runtime__V1__ContainerStatusResponse *ctl_container_status(struct c
     return r != NULL && r->status != NULL ? r : NULL;
 }
 
+static bool ctl_inspect_ids(struct ctl *ctl, const char *const **ids, size_t *count, struct status *err)
+{
+    Runtime__V1__Container **found;
+
+    if (!ctl_list_containers(ctl, &found, count, err))
+        return false;
+    const char **list = ARENA_ARRAY(&ctl->arena, const char *, *count + 1);
+    for (size_t i = 0; i < *count; i++)
+        list[i] = found[i]->id;
+    *ids = list;
+    return true;
+}
+
+static bool ctl_inspect_show(struct ctl *ctl, const char *id, bool text, struct json **tree, struct status *err)
+{
+    const Runtime__V1__ContainerStatusResponse *r = ctl_container_status(ctl, id, err);
+
+    if (r != NULL && text)
+        ctl_print_container_status(ctl, r);
+    else if (r != NULL)
+        *tree = ctl_container_tree(ctl, r);
+    return r != NULL;
+}
+
 int ctl_inspect(void *context, const char *const *arguments, size_t count)
 {
-    struct ctl *ctl = context;
-    struct status err = STATUS_INIT;
-    enum ctl_format format;
+    static const struct ctl_inspection kind = { "container", ctl_inspect_ids, ctl_inspect_show };
 
-    if (!ctl_format(ctl, CTL_JSON, &format, &err))
-        return ctl_fail(ctl, &err);
-    if (count == 0) {
-        Runtime__V1__Container **containers;
-        if (!ctl_list_containers(ctl, &containers, &count, &err))
-            return ctl_fail(ctl, &err);
-        const char **ids = ARENA_ARRAY(&ctl->arena, const char *, count + 1);
-        for (size_t i = 0; i < count; i++)
-            ids[i] = containers[i]->id;
-        arguments = ids;
-    }
-    if (count == 0) {
-        status_set(&err, STATUS_INVALID_ARGUMENT, "no container is named, and none fits the filters");
-        return ctl_fail(ctl, &err);
-    }
-    struct json **trees = ARENA_ARRAY(&ctl->arena, struct json *, count);
-    for (size_t i = 0; i < count; i++) {
-        const Runtime__V1__ContainerStatusResponse *r = ctl_container_status(ctl, arguments[i], &err);
-        if (r == NULL)
-            return ctl_fail(ctl, &err);
-        if (format == CTL_TABLE)
-            ctl_print_container_status(ctl, r);
-        else
-            trees[i] = ctl_container_tree(ctl, r);
-    }
-    if (format != CTL_TABLE)
-        ctl_print_trees(ctl, trees, count, format);
-    return 0;
+    return ctl_inspect_each(context, &kind, arguments, count);
 }
 
 #undef CTL_POD_NAME_LABEL

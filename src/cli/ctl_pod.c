@@ -285,43 +285,40 @@ static void ctl_print_pod_status(struct ctl *ctl, const Runtime__V1__PodSandboxS
     ctl_print_pairs(ctl, "Info", r->info, r->n_info);
 }
 
+static bool ctl_inspectp_ids(struct ctl *ctl, const char *const **ids, size_t *count, struct status *err)
+{
+    Runtime__V1__PodSandbox **found;
+
+    if (!ctl_list_pods(ctl, &found, count, err))
+        return false;
+    const char **list = ARENA_ARRAY(&ctl->arena, const char *, *count + 1);
+    for (size_t i = 0; i < *count; i++)
+        list[i] = found[i]->id;
+    *ids = list;
+    return true;
+}
+
+static bool ctl_inspectp_show(struct ctl *ctl, const char *id, bool text, struct json **tree, struct status *err)
+{
+    const Runtime__V1__PodSandboxStatusResponse *r = ctl_pod_status(ctl, id, !ctl->flags.quiet, err);
+
+    if (r == NULL)
+        return false;
+    if (text) {
+        ctl_print_pod_status(ctl, r);
+        return true;
+    }
+    struct json *status = ctl_tree(ctl, r->status, PROTOJSON_EMIT_DEFAULTS);
+    ctl_tree_set(ctl, status, "createdAt", ctl_time(ctl, r->status->created_at));
+    *tree = ctl_status_tree(ctl, status, r->info, r->n_info);
+    return true;
+}
+
 int ctl_inspectp(void *context, const char *const *arguments, size_t count)
 {
-    struct ctl *ctl = context;
-    struct status err = STATUS_INIT;
-    enum ctl_format format;
+    static const struct ctl_inspection kind = { "pod", ctl_inspectp_ids, ctl_inspectp_show };
 
-    if (!ctl_format(ctl, CTL_JSON, &format, &err))
-        return ctl_fail(ctl, &err);
-    if (count == 0) {
-        Runtime__V1__PodSandbox **pods;
-        if (!ctl_list_pods(ctl, &pods, &count, &err))
-            return ctl_fail(ctl, &err);
-        const char **ids = ARENA_ARRAY(&ctl->arena, const char *, count + 1);
-        for (size_t i = 0; i < count; i++)
-            ids[i] = pods[i]->id;
-        arguments = ids;
-    }
-    if (count == 0) {
-        status_set(&err, STATUS_INVALID_ARGUMENT, "no pod is named, and none fits the filters");
-        return ctl_fail(ctl, &err);
-    }
-    struct json **trees = ARENA_ARRAY(&ctl->arena, struct json *, count);
-    for (size_t i = 0; i < count; i++) {
-        const Runtime__V1__PodSandboxStatusResponse *r = ctl_pod_status(ctl, arguments[i], !ctl->flags.quiet, &err);
-        if (r == NULL)
-            return ctl_fail(ctl, &err);
-        if (format == CTL_TABLE) {
-            ctl_print_pod_status(ctl, r);
-            continue;
-        }
-        struct json *status = ctl_tree(ctl, r->status, PROTOJSON_EMIT_DEFAULTS);
-        ctl_tree_set(ctl, status, "createdAt", ctl_time(ctl, r->status->created_at));
-        trees[i] = ctl_status_tree(ctl, status, r->info, r->n_info);
-    }
-    if (format != CTL_TABLE)
-        ctl_print_trees(ctl, trees, count, format);
-    return 0;
+    return ctl_inspect_each(context, &kind, arguments, count);
 }
 
 #undef CTL_RUN_POD_TIMEOUT_MS
