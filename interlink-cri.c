@@ -74,6 +74,7 @@
 #include "rpc/call.c"
 #include "rpc/request.c"
 #include "rpc/server.c"
+#include "rpc/pb.c"
 #include "rpc/health.c"
 #include "rpc/reflection.c"
 #include "rpc/lookup.c"
@@ -161,7 +162,6 @@
 #include "plugin/main.c"
 
 /* node: the CRI side: sandboxes, containers, state, relay, services. */
-#include "node/pb.c"
 #include "node/waiter.c"
 #include "node/state.c"
 #include "node/relay.c"
@@ -187,6 +187,7 @@
 #include "cli/ctl_call.c"
 #include "cli/ctl_input.c"
 #include "cli/ctl_output.c"
+#include "cli/ctl_inspect.c"
 #include "cli/ctl_list.c"
 #include "cli/ctl_pod.c"
 #include "cli/ctl_container.c"

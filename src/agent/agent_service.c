@@ -4,6 +4,7 @@
 #include "agent/agent_container.h"
 #include "agent/agent_context.h"
 #include "agent/agent_exec.h"
+#include "rpc/pb.h"
 #include "version.h"
 
 bool agent_usable(const struct agent *agent, struct status *err)
@@ -61,12 +62,9 @@ static void agent_on_configure_sandbox(void *context, struct rpc_call *call, con
     else if (agent->engine == NULL)
         err = agent->engine_error;
     else if (engine_configure(agent->engine, request->config, &err)) {
-        size_t n = protobuf_c_message_get_packed_size(&request->config->base);
-        cleanup_free uint8_t *packed = xmalloc(n + 1);
-        protobuf_c_message_pack(&request->config->base, packed);
         if (agent->sandbox != NULL)
             protobuf_c_message_free_unpacked(&agent->sandbox->base, NULL);
-        agent->sandbox = (void *)protobuf_c_message_unpack(&runtime__v1__pod_sandbox_config__descriptor, NULL, n, packed);
+        agent->sandbox = (void *)pb_copy(&request->config->base);
         rpc_reply(call, &response.base);
         return;
     }

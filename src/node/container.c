@@ -7,9 +7,9 @@
 #include "image/store.h"
 #include "node/link.h"
 #include "node/logfile.h"
-#include "node/pb.h"
 #include "node/sandbox.h"
 #include "node/waiter.h"
+#include "rpc/pb.h"
 
 /* How long a container that has ended is still shown running while its last output is on the way. */
 #define CONTAINER_DRAIN_MS 2000
@@ -233,7 +233,7 @@ static void container_on_running(struct container *container, int64_t started_at
     if (container->record->phase != INTERLINK__STATE__V1__CONTAINER_PHASE__CREATED)
         return;
     container->record->started_at = started_at;
-    if (container_move(container, INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING))
+    if (container_move(container, INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING) && !container->starting)
         container_put(container, NULL, NULL);
 }
 
@@ -306,7 +306,12 @@ static void container_start_on_done(void *arg, const struct status *status, cons
     const Interlink__Agent__V1__StartContainerResponse *started = (const void *)response;
     struct container *container = strmap_get(&starting->node->containers, starting->id);
 
+    if (container != NULL)
+        container->starting = false;
     if (container == NULL || status->code != STATUS_OK) {
+        /* The agent's event may have come though its answer did not. */
+        if (container != NULL && container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING)
+            container_put(container, NULL, NULL);
         if (starting->call != NULL && status->code != STATUS_OK)
             rpc_fail(starting->call, status);
         else if (starting->call != NULL)
@@ -344,6 +349,7 @@ void container_start(struct container *container, struct rpc_call *call)
     starting->call = call;
     memcpy(starting->id, container->record->id, sizeof starting->id);
     rpc_call_on_cancel(call, container_start_on_cancel, starting);
+    container->starting = true;
     request.id = starting->id;
     rpc_unary(link_conn(link), CONTAINER_METHOD("StartContainer"), &request.base,
               &interlink__agent__v1__start_container_response__descriptor, 0, container_start_on_done, starting);

@@ -24,6 +24,7 @@ struct container {
     struct buf item;                         /* its element of the list response */
     struct logfile *log;                     /* owned; NULL when all output is stored */
     bool creating, removing;
+    bool starting;                           /* StartContainer is under way and will write the record */
     struct list waiters;                     /* calls that wait for its end or its removal */
     struct timer kill_timer;                 /* the grace period of a stop */
     Interlink__Agent__V1__ContainerState *exit; /* owned: it has ended, and its last output is on the way */

@@ -6,9 +6,9 @@
 #include "image/store.h"
 #include "node/blob_push.h"
 #include "node/link.h"
-#include "node/pb.h"
 #include "node/sandbox.h"
 #include "node/waiter.h"
+#include "rpc/pb.h"
 
 /* One CreateContainer under way. It owns the container until it is confirmed. */
 struct container_creation {

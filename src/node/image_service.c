@@ -2,7 +2,7 @@
 /* runtime.v1.ImageService: the image store, shown as CRI wants it. */
 #include "image/image.h"
 #include "node/node.h"
-#include "node/pb.h"
+#include "rpc/pb.h"
 #include "text/json.h"
 
 

@@ -2,7 +2,7 @@
 #include "node/link.h"
 
 #include "node/container.h"
-#include "node/pb.h"
+#include "rpc/pb.h"
 
 /* An agent answers these at once; one that does not is as good as gone, and will dial again. */
 #define LINK_SETUP_TIMEOUT_MS 15000

@@ -9,7 +9,6 @@
  *   link.[ch]               the connection to a pod's agent
  *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
  *   relay.[ch]              where agents call in
- *   pb.[ch]                 small helpers for protobuf messages that we own
  *   *_service.c             the RPCs
  *
  * Memory: a sandbox owns its record, its job, its link and its containers' list; a container owns its record and log.

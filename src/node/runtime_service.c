@@ -3,9 +3,9 @@
 #include "node/container.h"
 #include "node/logfile.h"
 #include "node/node.h"
-#include "node/pb.h"
 #include "node/sandbox.h"
 #include "node/status.h"
+#include "rpc/pb.h"
 
 /* kubelet has compared this with "0.1.0" since the beginning of CRI. */
 #define RUNTIME_KUBELET_API_VERSION "0.1.0"
@@ -42,6 +42,15 @@ static void runtime_config(void *context, struct rpc_call *call, const ProtobufC
     rpc_reply(call, &response.base);
 }
 
+/* Stop and Remove are idempotent: what is not there (any more) is stopped and removed. */
+static void runtime_reply_absent(struct rpc_call *call, const struct status *err)
+{
+    if (err->code == STATUS_NOT_FOUND)
+        rpc_reply_packed(call, "", 0);
+    else
+        rpc_fail(call, err);
+}
+
 /* ---- sandboxes ---- */
 
 static void runtime_run_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
@@ -51,28 +60,26 @@ static void runtime_run_pod_sandbox(void *context, struct rpc_call *call, const 
 
 static void runtime_stop_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
 {
+    const Runtime__V1__StopPodSandboxRequest *r = (const void *)request;
     struct status err = STATUS_INIT;
-    struct sandbox *sandbox = node_sandbox(context, ((const Runtime__V1__StopPodSandboxRequest *)(const void *)request)->pod_sandbox_id, &err);
+    struct sandbox *sandbox = node_sandbox(context, r->pod_sandbox_id, &err);
 
     if (sandbox != NULL)
         sandbox_stop(sandbox, call);
-    else if (err.code == STATUS_NOT_FOUND)
-        rpc_reply_packed(call, "", 0); /* idempotent: what is gone is stopped */
     else
-        rpc_fail(call, &err);
+        runtime_reply_absent(call, &err);
 }
 
 static void runtime_remove_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
 {
+    const Runtime__V1__RemovePodSandboxRequest *r = (const void *)request;
     struct status err = STATUS_INIT;
-    struct sandbox *sandbox = node_sandbox(context, ((const Runtime__V1__RemovePodSandboxRequest *)(const void *)request)->pod_sandbox_id, &err);
+    struct sandbox *sandbox = node_sandbox(context, r->pod_sandbox_id, &err);
 
     if (sandbox != NULL)
         sandbox_remove(sandbox, call);
-    else if (err.code == STATUS_NOT_FOUND)
-        rpc_reply_packed(call, "", 0);
     else
-        rpc_fail(call, &err);
+        runtime_reply_absent(call, &err);
 }
 
 static void runtime_pod_sandbox_status(void *context, struct rpc_call *call, const ProtobufCMessage *request)
@@ -154,10 +161,8 @@ static void runtime_stop_container(void *context, struct rpc_call *call, const P
 
     if (container != NULL)
         container_stop(container, call, r->timeout);
-    else if (err.code == STATUS_NOT_FOUND)
-        rpc_reply_packed(call, "", 0);
     else
-        rpc_fail(call, &err);
+        runtime_reply_absent(call, &err);
 }
 
 static void runtime_remove_container(void *context, struct rpc_call *call, const ProtobufCMessage *request)
@@ -168,10 +173,8 @@ static void runtime_remove_container(void *context, struct rpc_call *call, const
 
     if (container != NULL)
         container_remove(container, call);
-    else if (err.code == STATUS_NOT_FOUND)
-        rpc_reply_packed(call, "", 0);
     else
-        rpc_fail(call, &err);
+        runtime_reply_absent(call, &err);
 }
 
 static bool runtime_container_matches(const struct container *container, const Runtime__V1__ContainerFilter *filter)

@@ -3,9 +3,9 @@
 
 #include "node/container.h"
 #include "node/link.h"
-#include "node/pb.h"
 #include "node/sandbox_job.h"
 #include "node/waiter.h"
+#include "rpc/pb.h"
 
 /* After the agent's last answer its connection closes; one that does not is cut. */
 #define SANDBOX_STOP_TIMEOUT_MS 10000

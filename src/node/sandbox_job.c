@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/sandbox_job.h"
 
-#include "node/pb.h"
+#include "rpc/pb.h"
 #include "text/quantity.h"
 
 /* Kubernetes' least cpu_shares: what a pod without a request gets; it says nothing about its size. */

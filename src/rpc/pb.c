@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "node/pb.h"
+#include "rpc/pb.h"
 
 #include "cri.pb-c.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pb.h: protobuf messages that we own and change: copies, strings, labels, list entries. */
-#ifndef NODE_PB_H
-#define NODE_PB_H
+#ifndef RPC_PB_H
+#define RPC_PB_H
 
 #include "base/base.h"
 
