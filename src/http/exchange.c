@@ -60,11 +60,6 @@ const char *http_exchange_header(const struct http_exchange *x, const char *name
     return http_headers_get(&x->headers, name);
 }
 
-const struct http_headers *http_exchange_headers(const struct http_exchange *x)
-{
-    return &x->headers;
-}
-
 struct str http_exchange_body(const struct http_exchange *x)
 {
     return (struct str){ x->body.n > 0 ? (const char *)x->body.p : "", x->body.n };
@@ -78,11 +73,6 @@ const char *http_exchange_peer(const struct http_exchange *x)
 struct arena *http_exchange_arena(struct http_exchange *x)
 {
     return &x->arena;
-}
-
-void *http_exchange_context(const struct http_exchange *x)
-{
-    return x->context;
 }
 
 static void http_exchange_wake(struct http_exchange *x)

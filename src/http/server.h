@@ -58,11 +58,9 @@ const char *http_exchange_path(const struct http_exchange *x);  /* percent-decod
 const char *http_exchange_query(const struct http_exchange *x); /* raw; "" when there is none */
 const char *http_exchange_query_get(struct http_exchange *x, const char *key); /* decoded; NULL when absent */
 const char *http_exchange_header(const struct http_exchange *x, const char *name); /* NULL when absent */
-const struct http_headers *http_exchange_headers(const struct http_exchange *x);
 struct str http_exchange_body(const struct http_exchange *x); /* NUL-terminated beyond its end, for parsers that like it */
 const char *http_exchange_peer(const struct http_exchange *x); /* for log lines */
 struct arena *http_exchange_arena(struct http_exchange *x);
-void *http_exchange_context(const struct http_exchange *x); /* the server's */
 
 /* Routes with stream_body: fn hears each piece (valid during the call) and an empty one at the end. */
 void http_exchange_on_body(struct http_exchange *x, void (*fn)(void *arg, struct str piece), void *arg);

@@ -473,14 +473,6 @@ bool image_store_read_config_text(struct image_store *store, const struct image 
     return status_set(err, STATUS_DATA_LOSS, "the image configuration %s is damaged: remove the image and pull it again", path);
 }
 
-bool image_store_read_config(struct image_store *store, const struct image *image, struct image_config *out, struct status *err)
-{
-    struct buf cleanup_buf text = BUF_INIT;
-
-    return image_store_read_config_text(store, image, &text, err) &&
-           image_config_parse((struct str){ (const char *)text.p, text.n }, out, err);
-}
-
 /* ---- putting in ---- */
 
 /* Names that point to something else by now. The record that gets them is written first (store_settle_names). */

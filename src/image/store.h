@@ -69,10 +69,7 @@ size_t image_store_count(const struct image_store *store);
 /* Grows with each change of what is listed: for those who keep an encoded list. */
 uint64_t image_store_generation(const struct image_store *store);
 
-/* The configuration, read from its blob (blocks for one small file) and verified. */
-bool image_store_read_config(struct image_store *store, const struct image *image, struct image_config *out,
-                             struct status *err);
-/* The same as text, for whoever shows it; appended. */
+/* The configuration's text (config.h parses it), read from its blob (blocks for one small file) and verified; appended. */
 bool image_store_read_config_text(struct image_store *store, const struct image *image, struct buf *out,
                                   struct status *err);
 /* Paths of a blob's file and of a layer's folder; the caller frees. They need not exist. */

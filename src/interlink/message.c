@@ -33,13 +33,6 @@ static void message_write_time(struct json_writer *w, const char *key, int64_t n
 
 /* ---- states ---- */
 
-const char *interlink_phase_name(enum interlink_phase phase)
-{
-    static const char *const names[] = { "unknown", "waiting", "running", "terminated", "gone" };
-
-    return names[phase];
-}
-
 static bool message_read_terminated(const struct json *j, struct interlink_container_state *out, struct status *err)
 {
     int64_t exit_code = 0, sig = 0;

@@ -14,7 +14,6 @@ enum interlink_phase {
     INTERLINK_TERMINATED, /* exit_code, started_ns, finished_ns, reason, message */
     INTERLINK_GONE,       /* the site knew the job and no longer does; never on the wire */
 };
-const char *interlink_phase_name(enum interlink_phase phase); /* "waiting"... */
 
 struct interlink_container_state {
     const char *name;

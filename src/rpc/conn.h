@@ -93,7 +93,6 @@ struct rpc_conn *rpc_conn_new_shared(struct loop *loop, struct stream *stream, c
 struct rpc_stream *rpc_call_open(struct rpc_conn *conn);
 void rpc_call_connection_gone(struct rpc_stream *s); /* rpc_conn_free: s->conn is NULL already */
 void rpc_call_pool_free(struct rpc_conn *conn);
-void rpc_request_fail_unstarted(struct rpc_stream *s);
 void rpc_request_connection_gone(struct rpc_stream *s);
 
 #endif

@@ -96,15 +96,6 @@ static void rpc_request_on_timeout(void *arg)
     rpc_request_unhold(&request->s);
 }
 
-void rpc_request_fail_unstarted(struct rpc_stream *s)
-{
-    struct rpc_request *request = rpc_request_of(s);
-
-    rpc_request_finishf(request, STATUS_UNAVAILABLE, "no connection to %s: %s", s->conn != NULL ? h2_peer(s->conn->h2) : "-",
-                        s->conn != NULL ? h2_why(s->conn->h2) : "closed");
-    rpc_request_unhold(s);
-}
-
 void rpc_request_connection_gone(struct rpc_stream *s)
 {
     rpc_request_finishf(rpc_request_of(s), STATUS_UNAVAILABLE, "the connection was closed");

@@ -69,7 +69,6 @@ bool json_want(const struct json *j, enum json_type type, struct status *err);
 bool json_read_string(const struct json *j, const char *name, const char **out, struct status *err);
 bool json_read_i64(const struct json *j, const char *name, int64_t min, int64_t max, int64_t *out, struct status *err);
 bool json_read_u64(const struct json *j, const char *name, uint64_t max, uint64_t *out, struct status *err);
-bool json_read_double(const struct json *j, const char *name, double *out, struct status *err);
 bool json_read_bool(const struct json *j, const char *name, bool *out, struct status *err);
 /* type: JSON_ARRAY or JSON_OBJECT; *out is fit for JSON_EACH. */
 bool json_read_node(const struct json *j, const char *name, enum json_type type, const struct json **out,

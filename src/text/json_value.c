@@ -265,13 +265,6 @@ bool json_read_u64(const struct json *j, const char *name, uint64_t max, uint64_
     return json_strict_member(j, name, &m, err) && (m == NULL || json_as_u64(m, max, out, err));
 }
 
-bool json_read_double(const struct json *j, const char *name, double *out, struct status *err)
-{
-    const struct json *m;
-
-    return json_strict_member(j, name, &m, err) && (m == NULL || json_as_double(m, out, err));
-}
-
 bool json_read_bool(const struct json *j, const char *name, bool *out, struct status *err)
 {
     const struct json *m;
