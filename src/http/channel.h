@@ -9,6 +9,11 @@
  * Back-pressure both ways: channel_send() says when to wait; a paused channel stops its peer (SPDY: by its window, so
  * that other channels go on; WebSocket has no windows, so that the whole connection waits).
  *
+ * Kubernetes' own SPDY peers (moby/spdystream) know no windows: they send no WINDOW_UPDATE and look at none. So a sender minds
+ * the peer's windows only once it has seen one of its WINDOW_UPDATEs or SETTINGS, and a paused channel whose peer goes on all
+ * the same stops the reading of the whole connection when a bound is reached. They answer no PING either while their reader
+ * takes its time, nor do WebSocket clients in Go.
+ *
  * Life: a channel belongs to its connection and is gone when it was reset, by either end, or when both ways have ended
  * and been heard, or with the connection; on_gone is the last thing heard of it. The connection is gone after
  * channel_conn_free(), which may be called from any of its functions.
@@ -50,7 +55,9 @@ struct channel_conn_options {
 /* Takes the stream. `early`: what the peer sent behind the upgrade; copied. */
 struct channel_conn *channel_conn_new(struct loop *loop, struct stream *stream, struct str early,
                                       const struct channel_conn_options *options);
-/* What is queued is still delivered (for at most CHANNEL_CLOSE_MS); channels hear no more data; then on_close. */
+/* Channels hear no more data. What is queued is still delivered, however slowly the peer reads (somebody may look at it in a
+ * pager; idle_timeout_ms bounds it); then the closing itself takes at most CHANNEL_CLOSE_MS; then on_close. What the peer still
+ * sends is read and dropped meanwhile, so that no reset of the kernel's destroys what is on the way to it. */
 void channel_conn_close(struct channel_conn *conn);
 /* Ends everything at once, without a word; on_gone of each channel is called, on_close is not. NULL is fine. */
 void channel_conn_free(struct channel_conn *conn);
