@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/agent_attach.h"
 #include "agent/agent_container_work.h"
 #include "agent/agent_context.h"
 #include "agent/agent_exec.h"
@@ -86,6 +87,7 @@ static void agent_container_reset(struct agent_container *c)
     c->start_error = (struct status)STATUS_INIT;
     c->started_ns = c->finished_ns = 0;
     c->exit_code = 0;
+    c->stdin_over = false;
     agent_output_init(&c->output, c->agent->loop);
 }
 
@@ -96,21 +98,15 @@ static struct agent_container *agent_container_new(struct agent *agent, const ch
     c->agent = agent;
     memcpy(c->id, id, sizeof c->id);
     c->bundle = xasprintf("%s/containers/%s", agent->job_dir, id);
-    c->stdin_fd = -1;
     for (size_t i = 0; i < COUNT_OF(c->worker_fds); i++)
         c->worker_fds[i] = -1;
+    agent_input_init(&c->input, agent->loop);
     list_init(&c->operations);
     list_init(&c->execs);
+    list_init(&c->attaches);
     agent_container_reset(c);
     strmap_put(&agent->containers, c->id, c);
     return c;
-}
-
-static void agent_container_close_stdin(struct agent_container *c)
-{
-    if (c->stdin_fd >= 0)
-        close(c->stdin_fd);
-    c->stdin_fd = -1;
 }
 
 static void agent_container_free(struct agent_container *c)
@@ -180,10 +176,11 @@ static void agent_container_on_created(void *arg, const struct status *err, stru
         memset(&created, 0, sizeof created);
         memcpy(&created, output->p, output->n < sizeof created ? output->n : sizeof created);
         c->stop_signal = created.stop_signal;
-        if (created.note[0] != '\0')
-            log_warn("container %.13s: %s", c->id, created.note);
+        c->made = created.made;
+        if (c->made.note[0] != '\0')
+            log_warn("container %.13s: %s", c->id, c->made.note);
         free(c->message);
-        c->message = xstrdup(created.note);
+        c->message = xstrdup(c->made.note);
         agent_container_move(c, AGENT_CONTAINER_CREATED);
     }
     agent_operation_end(c, err);
@@ -230,6 +227,7 @@ static void agent_operation_create(struct agent_container *c, struct agent_opera
     }
     c->tty = config->tty;
     c->with_stdin = config->stdin;
+    c->stdin_once = config->stdin_once;
     c->own_pid = agent_container_namespaces(config)->pid == RUNTIME__V1__NAMESPACE_MODE__CONTAINER &&
                  c->agent->engine != NULL && strcmp(engine_name(c->agent->engine), "host") != 0;
     c->busy = agent_usable(c->agent, &err) && agent_container_target(c->agent, config, &work.target_pid, &err) &&
@@ -244,6 +242,7 @@ static void agent_container_on_drained(void *arg)
 {
     struct agent_container *c = arg;
 
+    agent_attach_end_all(c);
     agent_container_move(c, AGENT_CONTAINER_EXITED);
     /* A remove that waited for this begins anew. */
     c->busy = false;
@@ -265,7 +264,7 @@ static void agent_container_on_exit(void *arg, int wait_status)
     if (!c->own_pid && !engine_signal(c->agent->engine, c->id, c->bundle, 0, SIGKILL, true, &err))
         log_warn("container %.13s: what its first process left behind cannot be killed: %s", c->id, err.message);
     agent_exec_kill_all(c);
-    agent_container_close_stdin(c);
+    agent_input_close(&c->input);
     agent_container_move(c, AGENT_CONTAINER_DRAINING);
     agent_output_drain(&c->output, agent_container_on_drained, c);
     if (c->busy) /* it is being removed: nobody waits for its last words */
@@ -298,10 +297,10 @@ static bool agent_container_take(struct agent_container *c, pid_t pid, struct st
         fds[0] = -1;
         if (terminal < 0)
             return false;
-        c->stdin_fd = fcntl(terminal, F_DUPFD_CLOEXEC, 3);
+        agent_input_open(&c->input, fcntl(terminal, F_DUPFD_CLOEXEC, 3));
         fds[1] = terminal;
     } else {
-        c->stdin_fd = fds[0];
+        agent_input_open(&c->input, fds[0]);
     }
     bool ok = agent_output_start(&c->output, fds[1], fds[2], err);
     fds[0] = fds[1] = fds[2] = -1;
@@ -385,7 +384,7 @@ static void agent_container_on_removed(void *arg, const struct status *err, stru
     if (err == NULL) {
         status_set(&gone, STATUS_NOT_FOUND, "container %s has been removed", c->id);
         agent_output_free(&c->output, &gone);
-        agent_container_close_stdin(c);
+        agent_input_close(&c->input);
         agent_container_reset(c);
         if (c->state != AGENT_CONTAINER_NEW)
             agent_container_move(c, AGENT_CONTAINER_NEW);
@@ -503,8 +502,8 @@ void agent_container_close_inputs(struct agent *agent)
 
     while (strmap_next(&agent->containers, &it)) {
         struct agent_container *c = it.value;
-        if (c->stdin_fd >= 0)
-            close(c->stdin_fd);
+        if (c->input.fd >= 0)
+            close(c->input.fd);
         if (c->worker_fds[0] >= 0)
             close(c->worker_fds[0]);
         agent_exec_close_inputs(c);

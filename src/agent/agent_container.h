@@ -22,6 +22,7 @@
 #ifndef AGENT_AGENT_CONTAINER_H
 #define AGENT_AGENT_CONTAINER_H
 
+#include "agent/agent_input.h"
 #include "agent/agent_output.h"
 #include "agent/engine.h"
 #include "io/child.h"
@@ -44,14 +45,18 @@ struct agent_container {
     char *bundle;            /* owned; the engine's folder for it */
     enum agent_container_state state;
     bool tty, with_stdin;
+    bool stdin_once;         /* the first attach that has its standard input closes it when it ends */
+    bool stdin_over;         /* that has been so */
     bool own_pid;            /* its first process is PID 1 of a namespace of its own */
+    struct engine_created made; /* whom it runs as, and what could not be applied; since CREATED */
     int stop_signal;
     bool stop_sent;          /* at the pod's end */
     pid_t pid;               /* of the first process; 0 unless RUNNING */
     struct child child;
-    int stdin_fd;            /* owned; our end of its standard input, or its terminal's master; -1: none */
+    struct agent_input input; /* our end of its standard input, or its terminal's master */
     struct agent_output output;
     struct list execs;       /* struct agent_exec: processes run in it */
+    struct list attaches;    /* struct agent_attach: who is attached to it */
     /* What the node is told. */
     int64_t started_ns, finished_ns;
     int exit_code;

@@ -23,7 +23,6 @@ static bool agent_create_in_bundle(const struct agent_create_work *work, const s
                                    const char *const *layers, struct agent_created *created, struct status *err)
 {
     const struct agent_container *c = work->container;
-    struct engine_created made;
     struct engine_create create = {
         .id = c->id,
         .bundle = c->bundle,
@@ -38,15 +37,13 @@ static bool agent_create_in_bundle(const struct agent_create_work *work, const s
     /* A worker that was killed leaves its bundle behind. */
     if (access(c->bundle, F_OK) == 0 && !engine_remove(c->agent->engine, c->id, c->bundle, err))
         return false;
-    memset(&made, 0, sizeof made);
     if (!dir_make(c->bundle, 0700, err))
         return false;
-    if (!engine_create(c->agent->engine, &create, &made, err)) {
+    if (!engine_create(c->agent->engine, &create, &created->made, err)) {
         struct status ignored;
         tree_remove(c->bundle, &ignored);
         return false;
     }
-    snprintf(created->note, sizeof created->note, "%s", made.note);
     return true;
 }
 

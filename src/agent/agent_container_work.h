@@ -14,7 +14,7 @@ struct agent_create_work {
 /* What the worker answers with, as it is. */
 struct agent_created {
     int stop_signal;
-    char note[512]; /* what could not be applied; "" */
+    struct engine_created made;
 };
 /* Layers, root filesystem, configuration. `arg` is a struct agent_create_work. */
 bool agent_create_worker(void *arg, struct buf *output, struct status *err);

@@ -7,7 +7,9 @@
  *   agent_container.c  containers: states, operations, processes
  *   agent_output.c     a container's pipes -> its log -> the Logs stream
  *   agent_log.c        the log ring (no I/O)
+ *   agent_input.c      what feeds a process's standard input
  *   agent_exec.c       processes run in a container
+ *   agent_attach.c     clients at a container's own standard streams
  *   agent_event.c      what changed, in order
  *   agent_orphan.c     ends of processes that nobody has asked about yet
  *   agent_kill.c       a process and all its descendants
@@ -41,7 +43,7 @@ struct agent {
     Runtime__V1__PodSandboxConfig *sandbox; /* owned; NULL until ConfigureSandbox */
     struct strmap containers;   /* id -> struct agent_container, owned */
     bool greeted;               /* the node has said hello on this connection */
-    size_t exec_count;
+    size_t exec_count, attach_count;
     struct list puts;           /* blobs that are arriving (agent_blobs.c) */
     size_t put_count;
     struct agent_events events;

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -12,7 +11,9 @@
 #include "agent/agent_container.h"
 #include "agent/agent_container_work.h"
 #include "agent/agent_context.h"
+#include "agent/agent_input.h"
 #include "agent/agent_kill.h"
+#include "agent/terminal.h"
 #include "io/file.h"
 
 enum agent_exec_state { AGENT_EXEC_WAITING, AGENT_EXEC_STARTING, AGENT_EXEC_RUNNING, AGENT_EXEC_ENDED };
@@ -43,10 +44,9 @@ struct agent_exec {
     int worker_fds[3];      /* while it starts: our ends */
     struct agent_exec_stream streams[2];
     uint8_t *block;         /* owned; AGENT_EXEC_READ_SIZE; made at the first output */
-    int stdin_fd;           /* owned; -1: none, or closed */
+    struct agent_input input;
+    struct agent_input_writer writer; /* the call; paused while it waits */
     bool stdin_end;         /* no more input will come */
-    struct watch stdin_watch;
-    struct buf stdin_rest;  /* of a message; the call is paused meanwhile */
     struct timer timeout, drain;
 };
 
@@ -64,11 +64,8 @@ static void agent_exec_close_stream(struct agent_exec_stream *s)
 
 static void agent_exec_close_stdin(struct agent_exec *e)
 {
-    watch_stop(&e->stdin_watch);
-    if (e->stdin_fd >= 0)
-        close(e->stdin_fd);
-    e->stdin_fd = -1;
-    buf_free(&e->stdin_rest);
+    agent_input_drop(&e->input, &e->writer);
+    agent_input_close(&e->input);
 }
 
 static void agent_exec_free(struct agent_exec *e)
@@ -125,7 +122,7 @@ static void agent_exec_kill(struct agent_exec *e)
     struct agent_exec_kill_work work = {
         .agent = e->agent,
         .kill = { e->pid,
-                  { agent_exec_inode(e->stdin_fd), agent_exec_inode(e->streams[0].fd),
+                  { agent_exec_inode(e->input.fd), agent_exec_inode(e->streams[0].fd),
                     agent_exec_inode(e->streams[1].fd) } },
     };
 
@@ -276,79 +273,44 @@ static void agent_exec_on_exit(void *arg, int wait_status)
 /* ---- input ---- */
 
 /* The end of input on a terminal is a character, unless the program reads it raw. */
-static void agent_exec_end_terminal(struct agent_exec *e)
+static void agent_exec_end_terminal(const struct agent_exec *e)
 {
     struct termios settings;
 
-    if (tcgetattr(e->stdin_fd, &settings) == 0 && (settings.c_lflag & ICANON) != 0) {
-        ssize_t ignored UNUSED = write(e->stdin_fd, &settings.c_cc[VEOF], 1);
+    if (e->input.fd >= 0 && tcgetattr(e->input.fd, &settings) == 0 && (settings.c_lflag & ICANON) != 0) {
+        ssize_t ignored UNUSED = write(e->input.fd, &settings.c_cc[VEOF], 1);
     }
 }
 
-static void agent_exec_flush_stdin(struct agent_exec *e)
+static void agent_exec_check_input_end(struct agent_exec *e)
 {
-    size_t done = 0;
-
-    while (done < e->stdin_rest.n && e->stdin_fd >= 0) {
-        ssize_t n = write(e->stdin_fd, e->stdin_rest.p + done, e->stdin_rest.n - done);
-        if (n > 0)
-            done += (size_t)n;
-        else if (errno == EAGAIN)
-            break;
-        else if (errno != EINTR)
-            agent_exec_close_stdin(e); /* nobody reads it: the rest is of no interest */
-    }
-    if (e->stdin_fd < 0)
+    if (!e->stdin_end)
         return;
-    buf_consume(&e->stdin_rest, done);
-    if (e->stdin_rest.n > 0)
-        return;
-    if (e->stdin_end && e->tty)
+    if (e->tty)
         agent_exec_end_terminal(e);
-    if (e->stdin_end)
-        agent_exec_close_stdin(e);
+    agent_input_close(&e->input);
 }
 
-static void agent_exec_on_stdin_room(void *arg, unsigned events)
+static void agent_exec_on_input_room(void *arg)
 {
     struct agent_exec *e = arg;
 
-    (void)events;
-    agent_exec_flush_stdin(e);
-    if (e->stdin_fd >= 0 && e->stdin_rest.n > 0)
-        return;
-    watch_stop(&e->stdin_watch);
-    buf_free(&e->stdin_rest);
+    agent_exec_check_input_end(e);
     if (e->call != NULL)
         rpc_call_pause(e->call, false);
 }
 
-static void agent_exec_resize(const struct agent_exec *e, uint32_t width, uint32_t height)
-{
-    struct winsize size = { .ws_col = (unsigned short)(width < 65535 ? width : 65535),
-                            .ws_row = (unsigned short)(height < 65535 ? height : 65535) };
-
-    if (e->tty && e->streams[0].fd >= 0)
-        ioctl(e->streams[0].fd, TIOCSWINSZ, &size);
-}
-
 static void agent_exec_on_input(struct agent_exec *e, const Interlink__Agent__V1__ExecRequest *request)
 {
-    struct status err = STATUS_INIT;
-
-    if (request->width != 0 && request->height != 0)
-        agent_exec_resize(e, request->width, request->height);
-    if (e->stdin_fd < 0 || e->stdin_end)
+    if (request->width != 0 && request->height != 0 && e->tty && e->streams[0].fd >= 0)
+        terminal_resize(e->streams[0].fd, request->width, request->height);
+    if (e->input.fd < 0 || e->stdin_end)
         return;
-    buf_append(&e->stdin_rest, request->stdin.data, request->stdin.len);
     e->stdin_end = request->stdin_end != 0;
-    agent_exec_flush_stdin(e);
-    if (e->stdin_fd < 0 || e->stdin_rest.n == 0 || e->stdin_watch.loop != NULL)
-        return;
-    if (watch_start(e->agent->loop, &e->stdin_watch, e->stdin_fd, WATCH_WRITE, agent_exec_on_stdin_room, e, &err))
-        rpc_call_pause(e->call, true);
+    if (agent_input_write(&e->input, &e->writer, request->stdin.data, request->stdin.len))
+        agent_exec_check_input_end(e);
     else
-        agent_exec_close_stdin(e);
+        rpc_call_pause(e->call, true);
 }
 
 /* ---- the start ---- */
@@ -382,16 +344,14 @@ static bool agent_exec_take(struct agent_exec *e, struct status *err)
         int terminal = engine_terminal(fds[0], err);
         if (terminal < 0)
             return false;
-        e->stdin_fd = fcntl(terminal, F_DUPFD_CLOEXEC, 3);
+        agent_input_open(&e->input, fcntl(terminal, F_DUPFD_CLOEXEC, 3));
         e->streams[0].fd = terminal;
     } else {
-        e->stdin_fd = fds[0];
+        agent_input_open(&e->input, fds[0]);
         e->streams[0].fd = fds[1];
         e->streams[1].fd = fds[2];
         fds[0] = fds[1] = fds[2] = -1;
     }
-    if (e->stdin_fd >= 0)
-        fd_set_nonblocking(e->stdin_fd, true);
     for (int i = 0; i < 2; i++)
         if (e->streams[i].fd >= 0)
             fd_set_nonblocking(e->streams[i].fd, true);
@@ -520,7 +480,8 @@ void agent_exec(struct agent *agent, struct rpc_call *call)
     struct agent_exec *e = xcalloc(1, sizeof *e);
     e->agent = agent;
     e->call = call;
-    e->stdin_fd = -1;
+    agent_input_init(&e->input, agent->loop);
+    agent_input_writer_init(&e->writer, agent_exec_on_input_room, e);
     for (size_t i = 0; i < COUNT_OF(e->worker_fds); i++)
         e->worker_fds[i] = -1;
     for (int i = 0; i < 2; i++)
@@ -554,8 +515,8 @@ void agent_exec_detach_all(struct agent_container *c)
 void agent_exec_close_inputs(struct agent_container *c)
 {
     for (LIST_EACH(struct agent_exec, e, &c->execs, link)) {
-        if (e->stdin_fd >= 0)
-            close(e->stdin_fd);
+        if (e->input.fd >= 0)
+            close(e->input.fd);
         if (e->worker_fds[0] >= 0)
             close(e->worker_fds[0]);
     }

@@ -16,6 +16,7 @@ void agent_output_init(struct agent_output *o, struct loop *loop)
 {
     *o = (struct agent_output){ .loop = loop };
     o->log.away_since_ms = clock_mono_ms();
+    list_init(&o->taps);
     for (int i = 0; i < 2; i++)
         o->streams[i] = (struct agent_output_stream){
             .output = o, .kind = (enum crilog_stream)i, .fd = -1, .over = true, .left = SIZE_MAX,
@@ -154,6 +155,30 @@ void agent_output_read(struct agent_output *o, struct rpc_call *call, uint64_t f
     agent_output_balance(o);
 }
 
+void agent_output_tap(struct agent_output *o, struct agent_output_tap *t)
+{
+    t->output = o;
+    t->full = false;
+    list_append(&o->taps, &t->link);
+}
+
+void agent_output_tap_ready(struct agent_output_tap *t)
+{
+    t->full = false;
+    agent_output_balance(t->output);
+}
+
+void agent_output_untap(struct agent_output_tap *t)
+{
+    struct agent_output *o = t->output;
+
+    if (o == NULL)
+        return;
+    t->output = NULL;
+    list_remove(&t->link);
+    agent_output_balance(o);
+}
+
 bool agent_output_unread(const struct agent_output *o)
 {
     return o->reader != NULL && !agent_output_all_stored(o);
@@ -208,9 +233,28 @@ static void agent_output_enlarge(struct agent_output_stream *s)
 }
 
 /* After feeding, at most the beginning of a line is left in the buffer when this is so. */
-static bool agent_output_may_read(const struct agent_output *o)
+static bool agent_output_log_takes(const struct agent_output *o)
 {
     return !agent_log_full(&o->log) || agent_output_may_drop(o);
+}
+
+static bool agent_output_may_read(const struct agent_output *o)
+{
+    if (!agent_output_log_takes(o))
+        return false;
+    for (LIST_EACH(struct agent_output_tap, t, &o->taps, link))
+        if (t->full && !o->last)
+            return false;
+    return true;
+}
+
+/* To those who watch as well. */
+static void agent_output_show(const struct agent_output_stream *s, size_t n)
+{
+    struct str piece = { (const char *)s->in + s->in_n, n };
+
+    for (LIST_EACH(struct agent_output_tap, t, &s->output->taps, link))
+        t->full = !t->take(t->arg, s->kind, piece);
 }
 
 static bool agent_output_read_once(struct agent_output_stream *s, size_t *budget)
@@ -232,6 +276,7 @@ static bool agent_output_read_once(struct agent_output_stream *s, size_t *budget
         agent_output_close_stream(s);
         return false;
     }
+    agent_output_show(s, (size_t)n);
     s->in_n += (size_t)n;
     if (s->left != SIZE_MAX)
         s->left -= (size_t)n;
@@ -327,7 +372,7 @@ static void agent_output_balance(struct agent_output *o)
         agent_output_feed(&o->streams[i]);
     for (int i = 0; i < 2; i++)
         agent_output_watch(&o->streams[i], agent_output_may_read(o));
-    if (agent_output_may_read(o) || o->log.reading)
+    if (agent_output_log_takes(o) || o->log.reading)
         timer_stop(&o->stall);
     else if (!timer_running(&o->stall))
         timer_start(o->loop, &o->stall, agent_log_stall_ms(&o->log, clock_mono_ms()), agent_output_on_stall, o);
@@ -361,6 +406,7 @@ static void agent_output_on_drain(void *arg)
 {
     struct agent_output *o = arg;
 
+    o->last = true;
     for (int i = 0; i < 2; i++) {
         struct agent_output_stream *s = &o->streams[i];
         int n = 0;
@@ -402,6 +448,8 @@ void agent_output_free(struct agent_output *o, const struct status *why)
 {
     if (o->reader != NULL)
         rpc_fail(agent_output_detach(o), why);
+    while (!list_empty(&o->taps))
+        agent_output_untap(CONTAINER_OF(o->taps.next, struct agent_output_tap, link));
     agent_output_cut(o);
     for (int i = 0; i < 2; i++)
         agent_output_trim_stream(&o->streams[i]);

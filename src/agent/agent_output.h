@@ -8,6 +8,10 @@
  * Output that comes in many small pieces is gathered for AGENT_LOG_GATHER_MS, so that neither we nor the node are woken for
  * each line.
  *
+ * Whoever is attached gets the same bytes as the log, when they are read, and is waited for as the log is: so it must go
+ * away when it does not take them for long. After the process's end it is not waited for: what is left then is no more
+ * than the pipes hold.
+ *
  * Buffers are made at the first output and given back when it has fallen quiet.
  */
 #ifndef AGENT_AGENT_OUTPUT_H
@@ -18,6 +22,16 @@
 #include "rpc/rpc.h"
 
 struct agent_output;
+
+/* Somebody else who is to see the output, as it is read: an attached client. */
+struct agent_output_tap {
+    struct list link;
+    struct agent_output *output; /* NULL: none */
+    bool full;                   /* the output waits for it */
+    /* A piece of output, borrowed for the call. False: no more until agent_output_tap_ready. */
+    bool (*take)(void *arg, enum crilog_stream kind, struct str piece);
+    void *arg;
+};
 
 struct agent_output_stream {
     struct agent_output *output;
@@ -42,6 +56,8 @@ struct agent_output {
     bool blocked;              /* until the reader is writable again */
     bool end_sent;
     bool draining;             /* the process has ended */
+    bool last;                 /* ... and what is left is counted (streams[].left) */
+    struct list taps;          /* struct agent_output_tap */
     struct timer stall, drain, trim;
     struct deferred push, drained;
     void (*on_drained)(void *arg);
@@ -57,6 +73,10 @@ void agent_output_drain(struct agent_output *o, void (*on_drained)(void *arg), v
 void agent_output_cut(struct agent_output *o);
 /* A Logs call whose first message has come; ends it itself. A reader that was there before is ended. */
 void agent_output_read(struct agent_output *o, struct rpc_call *call, uint64_t from);
+/* From now on, to the end or to agent_output_untap. Set take and arg. */
+void agent_output_tap(struct agent_output *o, struct agent_output_tap *t);
+void agent_output_tap_ready(struct agent_output_tap *t);
+void agent_output_untap(struct agent_output_tap *t); /* harmless when it is at none */
 /* Whether a reader is there that has not acknowledged everything yet. */
 bool agent_output_unread(const struct agent_output *o);
 /* Ends the reader's call with `why`. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* agent_service.c: the RPCs of interlink.agent.v1.Agent (proto/agent.proto), each a few lines over the other files. */
+#include "agent/agent_attach.h"
 #include "agent/agent_blobs.h"
 #include "agent/agent_container.h"
 #include "agent/agent_context.h"
@@ -105,11 +106,16 @@ static void agent_on_create_done(void *arg, const struct status *err, const stru
 {
     Interlink__Agent__V1__CreateContainerResponse response = INTERLINK__AGENT__V1__CREATE_CONTAINER_RESPONSE__INIT;
 
-    (void)c;
-    if (err != NULL)
+    if (err != NULL) {
         rpc_fail(arg, err);
-    else
-        rpc_reply(arg, &response.base);
+        return;
+    }
+    response.uid = c->made.uid;
+    response.gid = c->made.gid;
+    response.groups = (int64_t *)(uintptr_t)c->made.groups;
+    response.n_groups = c->made.group_count;
+    response.note = (char *)(uintptr_t)c->made.note;
+    rpc_reply(arg, &response.base);
 }
 
 static void agent_on_create_container(void *context, struct rpc_call *call, const ProtobufCMessage *message)
@@ -178,6 +184,12 @@ static void agent_on_exec(void *context, struct rpc_call *call, const ProtobufCM
     agent_exec(context, call);
 }
 
+static void agent_on_attach(void *context, struct rpc_call *call, const ProtobufCMessage *message)
+{
+    (void)message;
+    agent_attach(context, call);
+}
+
 /* ---- logs ---- */
 
 /* Between the headers and the first message, which says whose log it is. */
@@ -234,6 +246,8 @@ static const struct rpc_method agent_methods[] = {
     AGENT_METHOD(SignalContainer, RPC_UNARY, signal_container),
     AGENT_METHOD(RemoveContainer, RPC_UNARY, remove_container),
     AGENT_METHOD(Exec, RPC_BIDI_STREAMING, exec),
+    { "Attach", RPC_BIDI_STREAMING, &interlink__agent__v1__exec_request__descriptor,
+      &interlink__agent__v1__exec_response__descriptor, agent_on_attach },
     AGENT_METHOD(Logs, RPC_BIDI_STREAMING, logs),
     { "Events", RPC_SERVER_STREAMING, &interlink__agent__v1__events_request__descriptor,
       &interlink__agent__v1__event__descriptor, agent_on_events },

@@ -243,9 +243,14 @@
 #define AGENT_REMOVE_MS 10000
 /* Between TERM and KILL when the job is ended by a signal: Slurm's KillWait is 30 s. */
 #define AGENT_TERM_GRACE_MS 25000
+/* How long an attached client may take nothing while its output queue is full, before it is sent away: the container and its
+ * log wait for it meanwhile. */
+#define AGENT_ATTACH_STALL_MS 30000
 /* Containers of a pod, ended ones included, and processes in them by exec. */
 #define AGENT_CONTAINERS_MAX 256
 #define AGENT_EXECS_MAX 128
+/* Clients attached to a pod's containers at a time. */
+#define AGENT_ATTACHES_MAX 128
 /* One read of an exec's output; its input comes in messages, one of which is kept while the process does not read. */
 #define AGENT_EXEC_READ_SIZE (64u << 10)
 /* Words of a command and their bytes: Linux allows 2 MiB with the environment. */

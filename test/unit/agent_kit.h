@@ -92,7 +92,7 @@ bool engine_create(struct engine *engine, const struct engine_create *c, struct 
         return status_set(err, STATUS_FAILED_PRECONDITION, "linux.security_context.run_as_user: no such luck");
     for (size_t i = 0; i < c->config->n_command; i++)
         buf_printf(&text, "%s\n", c->config->command[i]);
-    snprintf(out->note, sizeof out->note, "a note");
+    *out = (struct engine_created){ .uid = 1000, .gid = 2000, .groups = { 3000, 4000 }, .group_count = 2, .note = "a note" };
     return file_replace(path, text.p, text.n, 0600, err);
 }
 
@@ -300,9 +300,10 @@ UNUSED static int kit_teardown(void **state)
     assert_true(kit->ended);
     assert_int_equal(kit->agent.containers.count, 0);
     kit_disconnect();
-    while (kit->agent.exec_count > 0 && clock_mono_ms() < deadline)
+    while (kit->agent.exec_count + kit->agent.attach_count > 0 && clock_mono_ms() < deadline)
         loop_turn(kit->agent.loop, 100);
     assert_int_equal(kit->agent.exec_count, 0);
+    assert_int_equal(kit->agent.attach_count, 0);
     assert_int_equal(kit->agent.put_count, 0);
     agent_ending_cancel(&kit->agent);
     timer_stop(&kit->agent.settle);
@@ -419,7 +420,7 @@ static char *kit_id(unsigned number)
     return id;
 }
 
-/* `flags`: 't' terminal, 'i' standard input. */
+/* `flags`: 't' terminal, 'i' standard input, '1' stdin_once. */
 UNUSED static struct kit_answer kit_create(unsigned number, const char *flags, const char *command)
 {
     char *words[] = { (char *)(uintptr_t)"/bin/sh", (char *)(uintptr_t)"-c", (char *)(uintptr_t)command };
@@ -430,6 +431,7 @@ UNUSED static struct kit_answer kit_create(unsigned number, const char *flags, c
     request.config = &config;
     config.tty = strchr(flags, 't') != NULL;
     config.stdin = strchr(flags, 'i') != NULL;
+    config.stdin_once = strchr(flags, '1') != NULL;
     config.command = words;
     config.n_command = 3;
     return kit_call("CreateContainer", &request.base, &interlink__agent__v1__create_container_response__descriptor);
@@ -461,15 +463,20 @@ UNUSED static enum status_code kit_remove(unsigned number)
 }
 
 /* Creates and starts `sh -c command`. */
-UNUSED static void kit_run_container(unsigned number, const char *command)
+UNUSED static void kit_run_container_with(unsigned number, const char *flags, const char *command)
 {
-    struct kit_answer a = kit_create(number, "", command);
+    struct kit_answer a = kit_create(number, flags, command);
 
     assert_int_equal(a.status.code, STATUS_OK);
     kit_answer_free(&a);
     a = kit_start(number);
     assert_int_equal(a.status.code, STATUS_OK);
     kit_answer_free(&a);
+}
+
+UNUSED static void kit_run_container(unsigned number, const char *command)
+{
+    kit_run_container_with(number, "", command);
 }
 
 UNUSED static struct agent_container *kit_container(unsigned number)

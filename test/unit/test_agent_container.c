@@ -73,6 +73,12 @@ static void test_life(void **state)
     /* Everything again: what is so already succeeds. */
     a = kit_create(1, "", "other");
     assert_int_equal(a.status.code, STATUS_OK);
+    const PB(CreateContainerResponse) *created = (const void *)a.response;
+    assert_int_equal(created->uid, 1000);
+    assert_int_equal(created->gid, 2000);
+    assert_int_equal(created->n_groups, 2);
+    assert_int_equal(created->groups[1], 4000);
+    assert_string_equal(created->note, "a note");
     kit_answer_free(&a);
     a = kit_start(1);
     assert_int_equal(a.status.code, STATUS_OK);

@@ -1,56 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Processes run in a container: streams, back-pressure, ends of all kinds, and that nothing is left behind. */
-#include "agent_kit.h"
+#include "agent_kit_exec.h"
 
 #include <dirent.h>
-
-struct exec {
-    struct rpc_request *request; /* NULL once finished */
-    struct buf out, err;
-    bool exited, finished, timed_out;
-    int exit_code;
-    size_t messages;
-    struct status status;
-};
-
-static void on_exec_message(void *arg, const ProtobufCMessage *message)
-{
-    struct exec *e = arg;
-    const PB(ExecResponse) *response = (const void *)message;
-
-    assert_false(e->exited); /* it is the last message */
-    e->messages++;
-    buf_append(&e->out, response->stdout.data, response->stdout.len);
-    buf_append(&e->err, response->stderr.data, response->stderr.len);
-    if (response->exited == NULL)
-        return;
-    e->exited = true;
-    e->exit_code = response->exited->exit_code;
-    e->timed_out = response->exited->timed_out != 0;
-}
-
-static void on_exec_finish(void *arg, const struct status *status)
-{
-    struct exec *e = arg;
-
-    e->finished = true;
-    e->request = NULL;
-    e->status = *status;
-}
-
-static void exec_open(struct exec *e)
-{
-    struct rpc_request_options options = {
-        .method = "/interlink.agent.v1.Agent/Exec",
-        .output = &interlink__agent__v1__exec_response__descriptor,
-        .on_message = on_exec_message,
-        .on_finish = on_exec_finish,
-        .arg = e,
-    };
-
-    *e = (struct exec){ 0 };
-    e->request = rpc_request_start(kit->client, &options);
-}
 
 /* `flags`: 't' terminal (80 x 24), 'i' standard input. */
 static void exec_start(struct exec *e, unsigned container, const char *flags, int64_t timeout_ms, const char *command)
@@ -59,7 +11,7 @@ static void exec_start(struct exec *e, unsigned container, const char *flags, in
     PB(ExecStart) start = INTERLINK__AGENT__V1__EXEC_START__INIT;
     PB(ExecRequest) request = INTERLINK__AGENT__V1__EXEC_REQUEST__INIT;
 
-    exec_open(e);
+    exec_open(e, "Exec");
     start.container_id = kit_id(container);
     start.command = words;
     start.n_command = command != NULL ? 3 : 0;
@@ -70,22 +22,6 @@ static void exec_start(struct exec *e, unsigned container, const char *flags, in
     start.timeout_ms = timeout_ms;
     request.start = &start;
     rpc_request_send(e->request, &request.base);
-}
-
-static bool exec_input(struct exec *e, const void *p, size_t n, bool end)
-{
-    PB(ExecRequest) request = INTERLINK__AGENT__V1__EXEC_REQUEST__INIT;
-
-    request.stdin.data = (uint8_t *)(uintptr_t)p;
-    request.stdin.len = n;
-    request.stdin_end = end;
-    return rpc_request_send(e->request, &request.base);
-}
-
-static void exec_free(struct exec *e)
-{
-    buf_free(&e->out);
-    buf_free(&e->err);
 }
 
 static void exec_run(struct exec *e, const char *flags, int64_t timeout_ms, const char *command)
@@ -167,15 +103,15 @@ static void test_errors(void **state)
     assert_int_equal(e.status.code, STATUS_NOT_FOUND);
     exec_run(&e, "", 0, NULL);
     assert_int_equal(e.status.code, STATUS_INVALID_ARGUMENT);
-    exec_open(&e);
+    exec_open(&e, "Exec");
     rpc_request_send(e.request, &request.base);
     kit_turn_until(&e.finished);
     assert_int_equal(e.status.code, STATUS_INVALID_ARGUMENT);
-    exec_open(&e);
+    exec_open(&e, "Exec");
     rpc_request_half_close(e.request);
     kit_turn_until(&e.finished);
     assert_int_equal(e.status.code, STATUS_INVALID_ARGUMENT);
-    exec_open(&e);
+    exec_open(&e, "Exec");
     start.container_id = kit_id(1);
     start.command = words;
     start.n_command = 1;
