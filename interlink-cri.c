@@ -149,6 +149,7 @@
 #include "agent/agent_container.c"
 #include "agent/agent_exec.c"
 #include "agent/agent_attach.c"
+#include "agent/agent_forward.c"
 #include "agent/agent_ending.c"
 #include "agent/agent_service.c"
 #include "agent/agent.c"

@@ -10,6 +10,7 @@
  *   agent_input.c      what feeds a process's standard input
  *   agent_exec.c       processes run in a container
  *   agent_attach.c     clients at a container's own standard streams
+ *   agent_forward.c    connections to the pod's ports
  *   agent_event.c      what changed, in order
  *   agent_orphan.c     ends of processes that nobody has asked about yet
  *   agent_kill.c       a process and all its descendants
@@ -43,7 +44,8 @@ struct agent {
     Runtime__V1__PodSandboxConfig *sandbox; /* owned; NULL until ConfigureSandbox */
     struct strmap containers;   /* id -> struct agent_container, owned */
     bool greeted;               /* the node has said hello on this connection */
-    size_t exec_count, attach_count;
+    size_t exec_count, attach_count, forward_count;
+    uint8_t *forward_block; /* owned by agent_forward.c; what it reads into, while there are any */
     struct list puts;           /* blobs that are arriving (agent_blobs.c) */
     size_t put_count;
     struct agent_events events;

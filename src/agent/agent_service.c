@@ -5,6 +5,7 @@
 #include "agent/agent_container.h"
 #include "agent/agent_context.h"
 #include "agent/agent_exec.h"
+#include "agent/agent_forward.h"
 #include "rpc/pb.h"
 #include "version.h"
 
@@ -190,6 +191,12 @@ static void agent_on_attach(void *context, struct rpc_call *call, const Protobuf
     agent_attach(context, call);
 }
 
+static void agent_on_port_forward(void *context, struct rpc_call *call, const ProtobufCMessage *message)
+{
+    (void)message;
+    agent_forward(context, call);
+}
+
 /* ---- logs ---- */
 
 /* Between the headers and the first message, which says whose log it is. */
@@ -248,6 +255,7 @@ static const struct rpc_method agent_methods[] = {
     AGENT_METHOD(Exec, RPC_BIDI_STREAMING, exec),
     { "Attach", RPC_BIDI_STREAMING, &interlink__agent__v1__exec_request__descriptor,
       &interlink__agent__v1__exec_response__descriptor, agent_on_attach },
+    AGENT_METHOD(PortForward, RPC_BIDI_STREAMING, port_forward),
     AGENT_METHOD(Logs, RPC_BIDI_STREAMING, logs),
     { "Events", RPC_SERVER_STREAMING, &interlink__agent__v1__events_request__descriptor,
       &interlink__agent__v1__event__descriptor, agent_on_events },

@@ -249,6 +249,13 @@
 /* Containers of a pod, ended ones included, and processes in them by exec. */
 #define AGENT_CONTAINERS_MAX 256
 #define AGENT_EXECS_MAX 128
+/* Connections to a pod's ports at a time: each is a descriptor, of which a job often has 1,024 only. */
+#define AGENT_FORWARDS_MAX 512
+/* For one address to answer: within one machine that is at once, and kubelet waits for 30 s. */
+#define AGENT_FORWARD_CONNECT_MS 10000
+#define AGENT_FORWARD_ADDRESSES_MAX 8
+/* One read from such a connection. */
+#define AGENT_FORWARD_READ_SIZE (256u << 10)
 /* Clients attached to a pod's containers at a time. */
 #define AGENT_ATTACHES_MAX 128
 /* One read of an exec's output; its input comes in messages, one of which is kept while the process does not read. */

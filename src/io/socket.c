@@ -250,6 +250,7 @@ static void connector_on_timer(void *arg)
     struct connector *c = arg;
     struct status err = STATUS_INIT;
 
+    c->number = ETIMEDOUT;
     status_set(&err, STATUS_DEADLINE_EXCEEDED, "no answer to the connection attempt in time");
     connector_finish(c, &err);
 }
@@ -264,6 +265,7 @@ static void connector_on_event(void *arg, unsigned events)
     (void)events;
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &number, &n) < 0)
         number = errno;
+    c->number = number;
     if (number != 0) {
         errno = number;
         status_errno(&err, "cannot connect");
@@ -276,8 +278,7 @@ static void connector_on_failed(void *arg)
     struct connector *c = arg;
     struct status err = STATUS_INIT;
 
-    errno = -c->fd;
-    c->fd = -1;
+    errno = c->number;
     status_errno(&err, "cannot connect");
     connector_finish(c, &err);
 }
@@ -291,8 +292,10 @@ void connector_start(struct loop *loop, struct connector *c, const struct addres
     int number = EINVAL;
 
     *c = (struct connector){ .fd = -1, .on_done = on_done, .arg = arg };
-    if (address_to_kernel(address, &kernel, &length, &err))
+    if (address_to_kernel(address, &kernel, &length, &err)) {
         c->fd = socket_open(&kernel, SOCK_NONBLOCK, &err);
+        number = errno;
+    }
     if (c->fd >= 0) {
         if ((connect(c->fd, (struct sockaddr *)&kernel, length) == 0 || errno == EINPROGRESS) &&
             watch_start(loop, &c->watch, c->fd, WATCH_WRITE, connector_on_event, c, &err)) {
@@ -302,7 +305,8 @@ void connector_start(struct loop *loop, struct connector *c, const struct addres
         number = errno;
         close(c->fd);
     }
-    c->fd = -number; /* kept there until connector_on_failed tells it */
+    c->fd = -1;
+    c->number = number;
     timer_start(loop, &c->timer, 0, connector_on_failed, c);
 }
 

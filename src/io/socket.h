@@ -37,6 +37,7 @@ struct connector {
     struct watch watch;
     struct timer timer;
     int fd;
+    int number; /* in on_done: errno of the failure; ETIMEDOUT for ours, too */
     void (*on_done)(void *arg, int fd, const struct status *err);
     void *arg;
 };
