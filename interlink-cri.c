@@ -172,6 +172,8 @@
 #include "node/link.c"
 #include "node/sandbox_job.c"
 #include "node/sandbox.c"
+#include "node/events.c"
+#include "node/announce.c"
 #include "node/container.c"
 #include "node/blob_push.c"
 #include "node/container_create.c"

@@ -287,6 +287,12 @@
 /* ---- node ---- */
 /* Output of one ExecSync: what fits one message of kubelet's client (16 MiB) with its frame. */
 #define EXEC_SYNC_OUTPUT_MAX (RPC_MESSAGE_MAX - 65536)
+/* Events that wait for slow subscribers, or for one to come back: about two thousand of pods with many containers. */
+#define EVENTS_KEPT_BYTES (8 << 20)
+/* How long events are kept while nobody subscribes: containerd's time. kubelet comes back within seconds. */
+#define EVENTS_KEEP_MS 300000
+/* kubelet is one; the rest are people who look on. Each may have 256 KiB under way. */
+#define EVENTS_SUBSCRIBERS_MAX 64
 
 /* ---- cli ---- */
 /* The configuration file, and crictl's input files. */

@@ -108,6 +108,7 @@ void container_drop(struct container *container)
 
     state_delete(container->node->state, STATE_CONTAINER, container->record->id, NULL, NULL);
     unlink(position);
+    announce_container_deleted(container);
     waiters_reply(&container->waiters, WAIT_STOPPED, "", 0);
     waiters_reply(&container->waiters, WAIT_REMOVED, "", 0);
     container_free(container);
@@ -131,6 +132,19 @@ static bool container_move(struct container *container, Interlink__State__V1__Co
     container->record->phase = to;
     container_changed(container);
     return true;
+}
+
+/* What the move was is durable, or could not be made so: it is true and in the lists all the same. */
+static void container_on_run_recorded(void *arg, const struct status *err)
+{
+    (void)err;
+    announce_container(arg, ANNOUNCED_STARTED);
+}
+
+static void container_on_exit_recorded(void *arg, const struct status *err)
+{
+    (void)err;
+    announce_container(arg, ANNOUNCED_STOPPED);
 }
 
 /* ---- its log ---- */
@@ -216,7 +230,7 @@ void container_apply_exit(struct container *container)
     pb_set(&record->message, state->message);
     protobuf_c_message_free_unpacked(&state->base, NULL);
     if (container_move(container, INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED))
-        container_put(container, NULL, NULL);
+        container_put(container, container_on_exit_recorded, container);
     waiters_reply(&container->waiters, WAIT_STOPPED, "", 0);
 }
 
@@ -234,7 +248,7 @@ static void container_on_running(struct container *container, int64_t started_at
         return;
     container->record->started_at = started_at;
     if (container_move(container, INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING) && !container->starting)
-        container_put(container, NULL, NULL);
+        container_put(container, container_on_run_recorded, container);
 }
 
 void container_on_state(struct container *container, const Interlink__Agent__V1__ContainerState *state)
@@ -292,7 +306,10 @@ static void container_start_on_cancel(void *arg)
 static void container_start_on_recorded(void *arg, const struct status *err)
 {
     struct container_starting *starting = arg;
+    struct container *container = strmap_get(&starting->node->containers, starting->id);
 
+    if (container != NULL)
+        announce_container(container, ANNOUNCED_STARTED);
     if (starting->call != NULL && err != NULL)
         rpc_fail(starting->call, err);
     else if (starting->call != NULL)
@@ -311,7 +328,7 @@ static void container_start_on_done(void *arg, const struct status *status, cons
     if (container == NULL || status->code != STATUS_OK) {
         /* The agent's event may have come though its answer did not. */
         if (container != NULL && container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING)
-            container_put(container, NULL, NULL);
+            container_put(container, container_on_run_recorded, container);
         if (starting->call != NULL && status->code != STATUS_OK)
             rpc_fail(starting->call, status);
         else if (starting->call != NULL)
@@ -428,6 +445,7 @@ static void container_on_record_deleted(void *arg, const struct status *err)
         return;
     }
     unlink(position);
+    announce_container_deleted(container);
     waiters_reply(&container->waiters, WAIT_STOPPED, "", 0);
     waiters_reply(&container->waiters, WAIT_REMOVED, "", 0);
     container_free(container);
@@ -496,6 +514,7 @@ void container_restore(struct node *node, Interlink__State__V1__Container *recor
     struct container *container = container_new(sandbox, record);
     if (!image_store_hold(node->images, record->image_id, record->id, &err))
         log_warn("container %.13s: its image %s: %s", record->id, record->image_id, err.message);
+    container->announced = announced_container_phase((int)record->phase);
     container_changed(container);
     if (sandbox->record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
         container_on_lost(container, "the pod was stopped");

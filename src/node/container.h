@@ -11,6 +11,7 @@
 #ifndef NODE_CONTAINER_H
 #define NODE_CONTAINER_H
 
+#include "node/announce.h"
 #include "node/node.h"
 
 struct logfile;
@@ -30,6 +31,7 @@ struct container {
     Interlink__Agent__V1__ContainerState *exit; /* owned: it has ended, and its last output is on the way */
     struct timer exit_timer;                 /* how long that may take */
     struct deferred log_over;
+    enum announced announced;                /* events sent */
 };
 
 void container_create(struct sandbox *sandbox, struct rpc_call *call, const Runtime__V1__CreateContainerRequest *request);

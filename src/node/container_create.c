@@ -54,6 +54,7 @@ static void creation_part_done(struct container_creation *creation, const struct
     if (creation->err.code == STATUS_OK && creation->call != NULL) {
         container->creating = false;
         container_changed(container);
+        announce_container(container, announced_container_phase((int)container->record->phase));
         response.container_id = container->record->id;
         rpc_reply(creation->call, &response.base);
     } else {

@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/tls.h"
 #include "node/container.h"
+#include "node/events.h"
 #include "node/relay.h"
 #include "node/sandbox.h"
 #include "plugin/plugin.h"
@@ -325,6 +326,7 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
     struct node *node = xcalloc(1, sizeof *node);
 
     node->loop = loop;
+    node->events = events_new(loop);
     node->options = options;
     node->listener.fd = -1;
     node->relay_socket = xasprintf("%s/relay.sock", options->state_dir);
@@ -354,6 +356,7 @@ void node_stop(struct node *node)
     plugin_stop(node->plugin);
     image_store_free(node->images);
     state_close(node->state);
+    events_free(node->events);
     tls_identity_free(node->identity);
     rpc_health_free(node->health);
     rpc_reflection_free(node->reflection);

@@ -7,6 +7,7 @@
  *   sandbox.[ch]            a pod: submitted as one interLink job, ready when its agent has called in
  *   container.[ch]          a container of a ready pod, driven through the agent
  *   link.[ch]               the connection to a pod's agent
+ *   events.[ch], announce.[ch]  what happened to containers and sandboxes, to who subscribed
  *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
  *   relay.[ch]              where agents call in
  *   *_service.c             the RPCs
@@ -28,6 +29,7 @@
 #include "cri.pb-c.h"
 #include "state.pb-c.h"
 
+struct events;
 struct image_store;
 struct registry_options;
 struct interlink_target;
@@ -72,6 +74,7 @@ struct node {
     const struct node_options *options;
     struct state *state;             /* owned, as all below */
     struct image_store *images;
+    struct events *events;           /* what happened, to who subscribed */
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;
     struct tls_identity *identity;   /* NULL without relay_listen */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime.v1.RuntimeService: each handler finds its object and hands over. What is not offered says why. */
 #include "node/container.h"
+#include "node/events.h"
 #include "node/logfile.h"
 #include "node/node.h"
 #include "node/sandbox.h"
@@ -251,6 +252,14 @@ static void runtime_exec_sync(void *context, struct rpc_call *call, const Protob
         container_exec_sync(container, call, r);
 }
 
+static void runtime_events(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    struct node *node = context;
+
+    (void)request;
+    events_subscribe(node->events, call);
+}
+
 /* ---- what is not offered, and why ---- */
 
 #define RUNTIME_REFUSE(function, reason)                                                                               \
@@ -264,7 +273,6 @@ RUNTIME_REFUSE(runtime_no_streaming,
                "interactive exec, attach and port-forward are not offered by this version; ExecSync is")
 RUNTIME_REFUSE(runtime_no_stats, "resource usage is not measured by this version")
 RUNTIME_REFUSE(runtime_no_metrics, "metrics are not measured by this version")
-RUNTIME_REFUSE(runtime_no_events, "container events are not sent by this version: kubelet polls the lists instead")
 RUNTIME_REFUSE(runtime_no_stream_lists, "streamed lists are not offered by this version: kubelet uses the plain ones")
 RUNTIME_REFUSE(runtime_no_update, "the resources of a running container cannot be changed by this version")
 RUNTIME_REFUSE(runtime_no_runtime_update, "the pod CIDR has no use here: pods use the network of their job")
@@ -318,7 +326,7 @@ const struct rpc_method runtime_methods[] = {
                    runtime_no_checkpoint),
     RUNTIME_METHOD("CheckpointPod", checkpoint_pod_request, checkpoint_pod_response, runtime_no_checkpoint),
     RUNTIME_METHOD("RestorePod", restore_pod_request, restore_pod_response, runtime_no_checkpoint),
-    RUNTIME_STREAM("GetContainerEvents", get_events_request, container_event_response, runtime_no_events),
+    RUNTIME_STREAM("GetContainerEvents", get_events_request, container_event_response, runtime_events),
     RUNTIME_METHOD("ListMetricDescriptors", list_metric_descriptors_request, list_metric_descriptors_response,
                    runtime_no_metrics),
     RUNTIME_METHOD("ListPodSandboxMetrics", list_pod_sandbox_metrics_request, list_pod_sandbox_metrics_response,

@@ -416,6 +416,7 @@ static void sandbox_on_ready_recorded(void *arg, const struct status *err)
 {
     struct sandbox *sandbox = arg;
 
+    announce_sandbox(sandbox, ANNOUNCED_STARTED);
     if (err == NULL && sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
         sandbox_reply_ready(sandbox);
     else if (err != NULL)
@@ -511,6 +512,7 @@ static void sandbox_on_stop_recorded(void *arg, const struct status *err)
 {
     struct sandbox *sandbox = arg;
 
+    announce_sandbox(sandbox, ANNOUNCED_STOPPED);
     if (err != NULL)
         waiters_fail(&sandbox->waiters, WAIT_STOPPED, err);
     else
@@ -597,6 +599,7 @@ static void sandbox_on_record_deleted(void *arg, const struct status *err)
         return;
     }
     log_info("pod %.13s: removed", sandbox->record->id);
+    announce_sandbox_deleted(sandbox);
     waiters_reply(&sandbox->waiters, WAIT_REMOVED, "", 0);
     sandbox_free(sandbox);
 }
@@ -635,7 +638,8 @@ void sandbox_restore(struct node *node, Interlink__State__V1__Sandbox *record)
         protobuf_c_message_free_unpacked(&record->base, NULL);
         return;
     }
-    sandbox_new(node, handler, record);
+    struct sandbox *sandbox = sandbox_new(node, handler, record);
+    sandbox->announced = announced_sandbox_phase((int)record->phase);
 }
 
 void sandbox_resume(struct sandbox *sandbox)

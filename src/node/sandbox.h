@@ -14,6 +14,7 @@
 #define NODE_SANDBOX_H
 
 #include "interlink/interlink.h"
+#include "node/announce.h"
 #include "node/node.h"
 
 struct link;
@@ -31,6 +32,7 @@ struct sandbox {
     bool stopping;                         /* a stop is under way */
     bool removing;                         /* gone as soon as the job is */
     bool deleting;                         /* its record is being deleted */
+    enum announced announced;              /* events sent */
     int64_t lease_used_ms;                 /* polling time since the last call, while queued */
     struct timer stop_timer;
 };

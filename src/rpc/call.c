@@ -249,13 +249,18 @@ static void rpc_call_send_end(struct rpc_call *call, const char *http_status, en
     }
 }
 
+static bool rpc_call_is_heard(const struct rpc_call *call)
+{
+    return call->s.h2.h2 != NULL && !call->s.h2.reset && !call->cancelled && !call->ended;
+}
+
 /* The handler ends the call: true when there is still somebody to answer. After false, or after the answer, the caller
  * calls rpc_call_unhold. */
 static bool rpc_call_take(struct rpc_call *call, enum status_code code)
 {
     call->owned = false;
     rpc_inbound_discard(&call->s);
-    if (call->s.h2.h2 == NULL || call->s.h2.reset || call->cancelled || call->ended)
+    if (!rpc_call_is_heard(call))
         return false;
     rpc_call_report(call, code);
     return true;
@@ -308,11 +313,26 @@ void rpc_failf(struct rpc_call *call, enum status_code code, const char *format,
 
 bool rpc_send(struct rpc_call *call, const ProtobufCMessage *message)
 {
-    if (call->s.h2.h2 == NULL || call->s.h2.reset || call->cancelled || call->ended)
+    if (!rpc_call_is_heard(call))
         return false;
     rpc_call_send_headers(call);
     rpc_stream_send(&call->s, message);
     return !h2_body_is_full(&call->s.h2);
+}
+
+bool rpc_send_packed(struct rpc_call *call, const void *p, size_t n)
+{
+    if (!rpc_call_is_heard(call))
+        return false;
+    rpc_call_send_headers(call);
+    rpc_stream_send_packed(&call->s, p, n);
+    return !h2_body_is_full(&call->s.h2);
+}
+
+void rpc_send_headers(struct rpc_call *call)
+{
+    if (rpc_call_is_heard(call))
+        rpc_call_send_headers(call);
 }
 
 /* We end the call ourselves: bad input or a deadline. The handler, if it has the call, is cancelled. */

@@ -112,6 +112,10 @@ void rpc_failf(struct rpc_call *call, enum status_code code, const char *format,
  * mark (the message is kept all the same): stop sending until on_writable. On a call that was cancelled nothing is
  * sent, the answer is false, and on_writable never comes: a stream needs rpc_call_on_cancel. */
 bool rpc_send(struct rpc_call *call, const ProtobufCMessage *message);
+/* Same with the message already encoded (copied). */
+bool rpc_send_packed(struct rpc_call *call, const void *p, size_t n);
+/* Sends the headers of the answer now instead of with the first message: the client sees that it is being served. */
+void rpc_send_headers(struct rpc_call *call);
 void rpc_call_on_writable(struct rpc_call *call, void (*fn)(void *arg), void *arg);
 /* Ends a stream; what is queued is delivered first. */
 void rpc_finish(struct rpc_call *call, const struct status *status); /* NULL: OK */
