@@ -123,6 +123,7 @@
 #include "agent/seccomp_profile.c"
 #include "agent/security.c"
 #include "agent/cgroup.c"
+#include "agent/cgroup_members.c"
 #include "agent/cgroup_limits.c"
 #include "agent/rootfs.c"
 #include "agent/spec.c"

@@ -61,8 +61,7 @@ static unsigned cgroup_controller_bits(const char *list, const char *separators)
     return bits;
 }
 
-/* Splits off the next line of *text (changed in place); NULL at the end. */
-static char *cgroup_line(char **text)
+char *cgroup_line(char **text)
 {
     char *line = *text;
 
@@ -78,7 +77,7 @@ static char *cgroup_line(char **text)
     return line;
 }
 
-static char *cgroup_read_text(const char *path)
+char *cgroup_read_text(const char *path)
 {
     struct buf text = BUF_INIT;
     struct status ignored;
@@ -440,7 +439,7 @@ void cgroups_close(struct cgroups *c)
 
 /* ---- one container ---- */
 
-static char *cgroup_path(const struct cgroups *c, const struct cgroup_hierarchy *h, const char *id)
+char *cgroup_path(const struct cgroups *c, const struct cgroup_hierarchy *h, const char *id)
 {
     return xasprintf("%s%s/%s", h->mount, c->pod, id);
 }
@@ -556,73 +555,7 @@ pid_t cgroup_fork(const struct cgroups *c, const char *id, struct status *err)
     return pid;
 }
 
-/* ---- what runs in it ---- */
-
-/* Signals the processes of dir and of the groups below; counts them. */
-static int cgroup_signal_tree(const char *dir, int signal, int depth)
-{
-    cleanup_free char *procs_path = xasprintf("%s/cgroup.procs", dir);
-    cleanup_free char *text = cgroup_read_text(procs_path);
-    char *rest = text, *line;
-    int count = 0;
-
-    while ((line = cgroup_line(&rest)) != NULL) {
-        uint64_t pid;
-        /* 0: a process outside of our PID namespace; none of ours. */
-        if (!parse_u64(line, INT32_MAX, &pid) || pid == 0)
-            continue;
-        count++;
-        if (signal != 0)
-            kill((pid_t)pid, signal);
-    }
-    DIR *d = depth < CGROUP_DEPTH_MAX ? opendir(dir) : NULL;
-    struct dirent *entry;
-    while (d != NULL && (entry = readdir(d)) != NULL) {
-        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
-            continue;
-        cleanup_free char *child = xasprintf("%s/%s", dir, entry->d_name);
-        count += cgroup_signal_tree(child, signal, depth + 1);
-    }
-    if (d != NULL)
-        closedir(d);
-    return count;
-}
-
-/* The hierarchy that says best which processes a container has; NULL when it has no group. */
-static const struct cgroup_hierarchy *cgroup_main(const struct cgroups *c, const char *id, char **path)
-{
-    static const unsigned order[] = { CGROUP_PIDS, CGROUP_MEMORY, CGROUP_CPU, CGROUP_DEVICES, CGROUP_CPUACCT };
-
-    for (size_t k = 0; k <= COUNT_OF(order); k++) {
-        for (size_t i = 0; i < c->count; i++) {
-            const struct cgroup_hierarchy *h = &c->hierarchies[i];
-            if (!h->used || (!h->unified && k < COUNT_OF(order) && (h->controllers & order[k]) == 0))
-                continue;
-            *path = cgroup_path(c, h, id);
-            if (access(*path, F_OK) == 0)
-                return h;
-            free(*path);
-            *path = NULL;
-        }
-    }
-    return NULL;
-}
-
-int cgroup_signal(const struct cgroups *c, const char *id, int signal)
-{
-    cleanup_free char *path = NULL;
-    const struct cgroup_hierarchy *h = cgroup_main(c, id, &path);
-
-    if (h == NULL)
-        return -1;
-    if (h->unified && signal == SIGKILL) {
-        int count = cgroup_signal_tree(path, 0, 0);
-        cleanup_close int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (count == 0 || (fd >= 0 && cgroup_write(fd, "cgroup.kill", "1")))
-            return count;
-    }
-    return cgroup_signal_tree(path, signal, 0);
-}
+/* ---- at its end ---- */
 
 bool cgroup_oom_killed(const struct cgroups *c, const char *id)
 {

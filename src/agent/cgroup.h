@@ -87,12 +87,23 @@ bool cgroup_create(const struct cgroups *c, const char *id, const Runtime__V1__L
                    const struct cgroup_device *devices, size_t device_count, struct buf *note, struct status *err);
 /* As fork(2), the child being in the container's cgroup: pid, 0 in the child, -1 with err. */
 pid_t cgroup_fork(const struct cgroups *c, const char *id, struct status *err);
+/* Calls visit for each process in it, also those in groups that the container made itself; how many there are, or -1 when
+ * there is no cgroup. (cgroup_members.c) */
+int cgroup_each(const struct cgroups *c, const char *id, void (*visit)(void *arg, pid_t pid), void *arg);
 /* Sends a signal to every process in it; the number of processes that were there, or -1 when there is no cgroup. With
  * SIGKILL and where the kernel has cgroup.kill (v2, Linux 5.14) at once. */
 int cgroup_signal(const struct cgroups *c, const char *id, int signal);
 bool cgroup_oom_killed(const struct cgroups *c, const char *id);
 /* Kills what is left and removes the folder and those that the container made in it. Waits up to two seconds. */
 bool cgroup_remove(const struct cgroups *c, const char *id, struct status *err);
+
+/* ---- for the files beside ---- */
+/* The container's folder; the caller frees. */
+char *cgroup_path(const struct cgroups *c, const struct cgroup_hierarchy *h, const char *id);
+/* A whole file; "" when it cannot be read; the caller frees. */
+char *cgroup_read_text(const char *path);
+/* Splits off the next line of *text (changed in place); NULL at the end. */
+char *cgroup_line(char **text);
 
 /* ---- cgroup_limits.c ---- */
 /* dir_fd: the container's folder in hierarchy h. Appends the names of fields that could not be applied. */

@@ -152,7 +152,7 @@ static bool track_belongs(const char *text, const char *id, const char *pid)
     return false;
 }
 
-size_t track_signal(const char *bundle, int signal)
+size_t track_each(const char *bundle, void (*visit)(void *arg, pid_t pid), void *arg)
 {
     cleanup_free char *path = xasprintf("%s/track", bundle);
     struct buf text cleanup_buf = BUF_INIT;
@@ -170,12 +170,24 @@ size_t track_signal(const char *bundle, int signal)
             !track_belongs(buf_cstr(&text), id, entry->d_name))
             continue;
         count++;
-        if (signal != 0)
-            kill((pid_t)pid, signal);
+        visit(arg, (pid_t)pid);
     }
     if (dir != NULL)
         closedir(dir);
     return count;
+}
+
+static void track_signal_one(void *arg, pid_t pid)
+{
+    const int *signal = arg;
+
+    if (*signal != 0)
+        kill(pid, *signal);
+}
+
+size_t track_signal(const char *bundle, int signal)
+{
+    return track_each(bundle, track_signal_one, &signal);
 }
 
 #undef TRACK_FILE_MAX

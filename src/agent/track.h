@@ -18,6 +18,8 @@ bool track_add(const char *bundle, pid_t pid, bool by_mount);
  * where it can, which is from outside that namespace. Until track_unpin, once nothing of the container runs any more. */
 void track_pin(const char *bundle, pid_t pid);
 void track_unpin(const char *bundle);
+/* Calls visit for each process of the container; how many there are. */
+size_t track_each(const char *bundle, void (*visit)(void *arg, pid_t pid), void *arg);
 /* Sends a signal to every process of the container (0: only counts them); how many there are. */
 size_t track_signal(const char *bundle, int signal);
 
