@@ -170,6 +170,7 @@
 #include "node/state.c"
 #include "node/relay.c"
 #include "node/logfile.c"
+#include "node/features.c"
 #include "node/link.c"
 #include "node/sandbox_job.c"
 #include "node/sandbox.c"

@@ -12,6 +12,8 @@
 #include "io/socket.h"
 #include "rpc/dial.h"
 #include "rpc/rpc.h"
+#include "text/protojson.h"
+#include "version.h"
 
 /* The agent and its connection. */
 struct agent_program {
@@ -316,12 +318,43 @@ static void agent_free(struct agent_program *p)
     free(p->cgroup_parent);
 }
 
+/* ---- only asked what it could do ---- */
+
+static int agent_show_features(char **argv)
+{
+    struct agent_program p = { .own_ipc = true, .own_uts = true, .own_pid = true };
+    Interlink__Agent__V1__HelloResponse answer = INTERLINK__AGENT__V1__HELLO_RESPONSE__INIT;
+    Interlink__Agent__V1__Features features;
+    struct status err = STATUS_INIT;
+    cleanup_free char *wanted = agent_setting("INTERLINK_ENGINE");
+    cleanup_buf struct buf json = BUF_INIT;
+    struct json_writer w;
+    char reason[256] = "";
+
+    if (!agent_enter_isolation(&p, argv, &err)) {
+        log_error("%s", err.message);
+        return AGENT_EXIT_MACHINE;
+    }
+    struct engine_options options = { .wanted = wanted, .isolation = p.isolation };
+    const char *engine = engine_probe(&options, &features, reason, &err);
+    answer.version = (char *)(uintptr_t)INTERLINK_CRI_VERSION;
+    answer.engine = (char *)(uintptr_t)(engine != NULL ? engine : "none");
+    answer.engine_reason = engine != NULL ? reason : err.message;
+    answer.rootless = p.isolation.user || p.isolation.uid != 0;
+    answer.features = &features;
+    json_writer_init(&w, &json, 0);
+    protojson_write(&w, &answer.base, 0);
+    buf_append_byte(&json, '\n');
+    return write_all(STDOUT_FILENO, json.p, json.n, &err) ? AGENT_EXIT_OK : AGENT_EXIT_MACHINE;
+}
+
 int agent_main(int argc, char **argv)
 {
     struct agent_program p = { .exit_code = AGENT_EXIT_OK };
     struct status err = STATUS_INIT;
 
-    (void)argc;
+    if (argc == 3 && strcmp(argv[2], "features") == 0)
+        return agent_show_features(argv);
     umask(0077);
     p.agent.ending.on_done = agent_on_ended;
     p.agent.ending.arg = &p;

@@ -3,7 +3,8 @@
  * agent.h: the program inside a job: the pod's pause process. It starts containers, keeps their logs, runs commands in
  * them, and is the gRPC server (proto/agent.proto) on a connection that it dials itself.
  *
- * It takes no arguments: its settings are in its environment, which containers do not inherit.
+ * It takes no arguments: its settings are in its environment, which containers do not inherit. With the one argument
+ * "features" it only says, as a HelloResponse in JSON, what an agent could do on this machine, and ends.
  *
  *   INTERLINK_RELAY          where to dial: unix:///path or host:port
  *   INTERLINK_RELAY_PIN      sha256:HEX of the relay's key; without it the relay needs a certificate that is trusted here

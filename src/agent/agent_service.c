@@ -29,6 +29,7 @@ static void agent_on_hello(void *context, struct rpc_call *call, const ProtobufC
     struct agent *agent = context;
     struct arena *arena = rpc_call_arena(call);
     Interlink__Agent__V1__HelloResponse response = INTERLINK__AGENT__V1__HELLO_RESPONSE__INIT;
+    Interlink__Agent__V1__Features features;
     struct strmap_iter it = { 0 };
 
     (void)request;
@@ -49,6 +50,10 @@ static void agent_on_hello(void *context, struct rpc_call *call, const ProtobufC
         response.containers[response.n_containers++] = state;
     }
     response.last_sequence = agent->events.last;
+    if (agent->engine != NULL) {
+        engine_features(agent->engine, &features);
+        response.features = &features;
+    }
     rpc_reply(call, &response.base);
 }
 
@@ -103,6 +108,17 @@ static void agent_on_put_blob(void *context, struct rpc_call *call, const Protob
 
 /* ---- containers ---- */
 
+/* Borrows from the container. */
+static void agent_fill_created(const struct agent_container *c, Interlink__Agent__V1__CreateContainerResponse *out)
+{
+    interlink__agent__v1__create_container_response__init(out);
+    out->uid = c->made.uid;
+    out->gid = c->made.gid;
+    out->groups = (int64_t *)(uintptr_t)c->made.groups;
+    out->n_groups = c->made.group_count;
+    out->note = (char *)(uintptr_t)c->made.note;
+}
+
 static void agent_on_create_done(void *arg, const struct status *err, const struct agent_container *c)
 {
     Interlink__Agent__V1__CreateContainerResponse response = INTERLINK__AGENT__V1__CREATE_CONTAINER_RESPONSE__INIT;
@@ -111,11 +127,7 @@ static void agent_on_create_done(void *arg, const struct status *err, const stru
         rpc_fail(arg, err);
         return;
     }
-    response.uid = c->made.uid;
-    response.gid = c->made.gid;
-    response.groups = (int64_t *)(uintptr_t)c->made.groups;
-    response.n_groups = c->made.group_count;
-    response.note = (char *)(uintptr_t)c->made.note;
+    agent_fill_created(c, &response);
     rpc_reply(arg, &response.base);
 }
 
@@ -127,12 +139,15 @@ static void agent_on_create_container(void *context, struct rpc_call *call, cons
 static void agent_on_start_done(void *arg, const struct status *err, const struct agent_container *c)
 {
     Interlink__Agent__V1__StartContainerResponse response = INTERLINK__AGENT__V1__START_CONTAINER_RESPONSE__INIT;
+    Interlink__Agent__V1__CreateContainerResponse created;
 
     if (err != NULL) {
         rpc_fail(arg, err);
         return;
     }
     response.started_at = c->started_ns;
+    agent_fill_created(c, &created);
+    response.created = &created;
     rpc_reply(arg, &response.base);
 }
 

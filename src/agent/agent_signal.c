@@ -71,5 +71,17 @@ int agent_signal_stop(Runtime__V1__Signal wanted, const char *image_signal)
     return number > 0 ? number : SIGTERM;
 }
 
+Runtime__V1__Signal agent_signal_cri(int number)
+{
+    const ProtobufCEnumDescriptor *all = &runtime__v1__signal__descriptor;
+
+    for (unsigned i = 0; i < all->n_values; i++) {
+        const char *name = all->values[i].name;
+        if (number > 0 && str_starts(name, "SIGNAL_SIG") && agent_signal_number(name + strlen("SIGNAL_")) == number)
+            return (Runtime__V1__Signal)all->values[i].value;
+    }
+    return RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT;
+}
+
 #undef AGENT_SIGNAL_RTMIN
 #undef AGENT_SIGNAL_RTMAX

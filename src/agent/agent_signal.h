@@ -11,5 +11,7 @@
 int agent_signal_number(const char *name);
 /* What CRI asks for, else what the image asks for ("" or an unknown word: neither), else SIGTERM. */
 int agent_signal_stop(Runtime__V1__Signal wanted, const char *image_signal);
+/* CRI's word for a signal's number; RUNTIME_DEFAULT when it has none. */
+Runtime__V1__Signal agent_signal_cri(int number);
 
 #endif

@@ -128,6 +128,24 @@ bool engine_rootless(const struct engine *e)
     return !e->root;
 }
 
+void engine_features(const struct engine *e, Interlink__Agent__V1__Features *out)
+{
+    interlink__agent__v1__features__init(out);
+    e->ops->features(&e->isolation, out);
+}
+
+const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[256],
+                         struct status *err)
+{
+    const struct engine_ops *ops = engine_pick(options, reason, err);
+
+    interlink__agent__v1__features__init(out);
+    if (ops == NULL)
+        return NULL;
+    ops->features(&options->isolation, out);
+    return ops->name;
+}
+
 /* ---- the pod's files ---- */
 
 static bool engine_write(const struct engine *e, const char *name, const struct buf *text, struct status *err)

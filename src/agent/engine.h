@@ -21,6 +21,7 @@
 #include "agent/isolate.h"
 #include "base/base.h"
 
+#include "agent.pb-c.h"
 #include "cri.pb-c.h"
 
 struct image_config; /* image/config.h */
@@ -46,6 +47,10 @@ void engine_free(struct engine *engine);
 const char *engine_name(const struct engine *engine);   /* "crun", "host" */
 const char *engine_cgroups(const struct engine *engine); /* "v1", "v2", "hybrid", or "none": no limits are applied */
 bool engine_rootless(const struct engine *engine);
+void engine_features(const struct engine *engine, Interlink__Agent__V1__Features *out);
+/* What engine_new would pick and what that can do, without making anything. `reason`: as there. NULL: no engine. */
+const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[256],
+                         struct status *err);
 
 /* The pod's hostname, resolv.conf, hosts and sysctls; before the first create; again to replace them for containers
  * created later. Loop; writes three small files. */

@@ -384,7 +384,14 @@ static bool crun_remove(struct engine *e, const char *id, const char *bundle, st
     return rootfs_unmount(bundle, err) && tree_remove(state, err);
 }
 
-const struct engine_ops engine_crun = { "crun", crun_create, crun_start, crun_remove };
+/* ---- what it can do ---- */
+
+static void crun_features(const struct isolation *isolation UNUSED, Interlink__Agent__V1__Features *out)
+{
+    out->recursive_read_only_mounts = spec_has_mount_setattr();
+}
+
+const struct engine_ops engine_crun = { "crun", crun_features, crun_create, crun_start, crun_remove };
 
 #undef CRUN_FD_HIGH
 #undef CRUN_EXEC_FD

@@ -135,4 +135,9 @@ static bool host_remove(struct engine *e UNUSED, const char *id UNUSED, const ch
     return true; /* its mounts went with its processes */
 }
 
-const struct engine_ops engine_host = { "host", host_create, host_start, host_remove };
+static void host_features(const struct isolation *isolation UNUSED, Interlink__Agent__V1__Features *out UNUSED)
+{
+    /* none of them */
+}
+
+const struct engine_ops engine_host = { "host", host_features, host_create, host_start, host_remove };

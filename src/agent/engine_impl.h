@@ -8,6 +8,7 @@
 
 struct engine_ops {
     const char *name;
+    void (*features)(const struct isolation *isolation, Interlink__Agent__V1__Features *out);
     bool (*create)(struct engine *engine, const struct engine_create *c, struct engine_created *out, struct status *err);
     bool (*start)(struct engine *engine, const char *id, const char *bundle, const struct engine_stdio *io, pid_t *pid,
                   struct status *err);

@@ -76,5 +76,7 @@ void spec_write(const struct spec *s, const char *root_path, struct buf *json);
 const Runtime__V1__LinuxContainerSecurityContext *spec_security(const struct engine_create *c);
 const Runtime__V1__LinuxContainerResources *spec_resources(const struct engine_create *c);
 bool spec_privileged(const struct engine_create *c);
+/* Whether mounts can be made read-only with all below them. */
+bool spec_has_mount_setattr(void);
 
 #endif

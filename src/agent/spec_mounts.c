@@ -131,7 +131,7 @@ static void spec_mount_pod(const struct spec_input *in, struct spec *out)
 }
 
 /* mount_setattr(2), Linux 5.12: makes a whole tree of mounts read-only. */
-static bool spec_has_mount_setattr(void)
+bool spec_has_mount_setattr(void)
 {
 #ifdef SYS_mount_setattr
     return syscall(SYS_mount_setattr, -1, "", 0, NULL, 0) < 0 && errno != ENOSYS;

@@ -119,6 +119,23 @@ static void container_put(struct container *container, void (*on_done)(void *arg
     state_put(container->node->state, STATE_CONTAINER, container->record->id, &container->record->base, on_done, arg);
 }
 
+void container_set_created(struct container *container, const Interlink__Agent__V1__CreateContainerResponse *created)
+{
+    Interlink__State__V1__Container *record = container->record;
+    Runtime__V1__LinuxContainerUser user = RUNTIME__V1__LINUX_CONTAINER_USER__INIT;
+
+    if (created == NULL)
+        return;
+    user.uid = created->uid;
+    user.gid = created->gid;
+    user.supplemental_groups = created->groups;
+    user.n_supplemental_groups = created->n_groups;
+    if (record->user != NULL)
+        protobuf_c_message_free_unpacked(&record->user->base, NULL);
+    record->user = (void *)pb_copy(&user.base);
+    pb_set(&record->message, created->note);
+}
+
 /* The one place where the phase changes. False: an impossible move, refused. */
 static bool container_move(struct container *container, Interlink__State__V1__ContainerPhase to)
 {
@@ -340,6 +357,7 @@ static void container_start_on_done(void *arg, const struct status *status, cons
         container->record->started_at = started->started_at;
         container_move(container, INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING);
     }
+    container_set_created(container, started->created);
     container_follow_log(container);
     container_put(container, container_start_on_recorded, starting);
 }

@@ -73,7 +73,13 @@ static void creation_on_recorded(void *arg, const struct status *err)
 
 static void creation_on_agent(void *arg, const struct status *status, const ProtobufCMessage *response)
 {
-    (void)response;
+    struct container_creation *creation = arg;
+    struct container *container = strmap_get(&creation->node->containers, creation->id);
+    const Interlink__Agent__V1__CreateContainerResponse *created = (const void *)response;
+
+    if (status->code == STATUS_OK && container != NULL) {
+        container_set_created(container, created);
+    }
     creation_part_done(arg, status);
 }
 

@@ -2,6 +2,7 @@
 #include "node/link.h"
 
 #include "node/container.h"
+#include "node/features.h"
 #include "rpc/pb.h"
 
 /* An agent answers these at once; one that does not is as good as gone, and will dial again. */
@@ -103,6 +104,7 @@ static void link_on_hello(void *arg, const struct status *status, const Protobuf
     link->hello = (void *)pb_copy(response);
     log_info("pod %.13s: agent %s on %s, engine %s (%s)", sandbox->record->id, link->hello->version,
              link->hello->hostname, link->hello->engine, link->hello->engine_reason);
+    features_learn(sandbox->handler, link->hello->features);
     configure.config = sandbox->record->config;
     rpc_unary(link->conn, "/interlink.agent.v1.Agent/ConfigureSandbox", &configure.base,
               &interlink__agent__v1__configure_sandbox_response__descriptor, LINK_SETUP_TIMEOUT_MS, link_on_configured,

@@ -13,6 +13,7 @@
 #include "io/tls.h"
 #include "node/container.h"
 #include "node/events.h"
+#include "node/features.h"
 #include "node/relay.h"
 #include "node/sandbox.h"
 #include "plugin/plugin.h"
@@ -336,6 +337,7 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
         return NULL;
     }
     node_watch_leases(node);
+    features_ask(node);
     return node;
 }
 
@@ -351,8 +353,10 @@ void node_stop(struct node *node)
     relay_free(node->relay);
     while (strmap_next(&node->sandboxes, &it))
         sandbox_free(it.value);
-    for (size_t i = 0; node->handlers != NULL && i < node->options->handler_count; i++)
+    for (size_t i = 0; node->handlers != NULL && i < node->options->handler_count; i++) {
+        features_free(&node->handlers[i]);
         interlink_target_free(node->handlers[i].target);
+    }
     plugin_stop(node->plugin);
     image_store_free(node->images);
     state_close(node->state);

@@ -10,6 +10,7 @@
  *   events.[ch], announce.[ch]  what happened to containers and sandboxes, to who subscribed
  *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
  *   relay.[ch]              where agents call in
+ *   features.[ch]           what pods can have here and elsewhere
  *   *_service.c             the RPCs
  *
  * Memory: a sandbox owns its record, its job, its link and its containers' list; a container owns its record and log.
@@ -33,6 +34,7 @@ struct events;
 struct image_store;
 struct registry_options;
 struct interlink_target;
+struct features_question;
 struct plugin;
 struct relay;
 struct tls_identity;
@@ -66,6 +68,9 @@ struct handler {
     const struct node_handler_options *options;
     struct interlink_target *target; /* owned */
     bool local;                      /* jobs run on this machine */
+    /* What its pods can have, as far as it is known (features.h). */
+    bool recursive_read_only_mounts, user_namespaces;
+    struct features_question *question; /* owned; NULL: none is under way */
 };
 
 /* ---- the context ---- */

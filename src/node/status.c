@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/status.h"
 
+#include "agent/agent_signal.h"
 #include "image/store.h"
 #include "node/link.h"
 #include "node/logfile.h"
@@ -176,7 +177,13 @@ Runtime__V1__ContainerStatusResponse *status_of_container(struct arena *arena, c
         s->resources = STATUS_NEW(arena, Runtime__V1__ContainerResources, runtime__v1__container_resources__init);
         s->resources->linux = record->config->linux->resources;
     }
-    s->stop_signal = record->config->stop_signal;
+    if (record->user != NULL) {
+        s->user = STATUS_NEW(arena, Runtime__V1__ContainerUser, runtime__v1__container_user__init);
+        s->user->linux = record->user;
+    }
+    s->stop_signal = record->config->stop_signal != RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT
+                         ? record->config->stop_signal
+                         : agent_signal_cri(record->stop_signal);
     response->status = s;
     if (verbose)
         status_container_info(arena, container, response);
@@ -198,13 +205,17 @@ static Runtime__V1__RuntimeCondition *status_condition(struct arena *arena, cons
     return c;
 }
 
-static Runtime__V1__RuntimeHandler *status_handler(struct arena *arena, const char *name)
+static Runtime__V1__RuntimeHandler *status_handler(struct arena *arena, const char *name, const struct handler *handler)
 {
     Runtime__V1__RuntimeHandler *h = STATUS_NEW(arena, Runtime__V1__RuntimeHandler, runtime__v1__runtime_handler__init);
 
     h->name = (char *)(uintptr_t)name;
     h->features =
         STATUS_NEW(arena, Runtime__V1__RuntimeHandlerFeatures, runtime__v1__runtime_handler_features__init);
+    if (handler != NULL) {
+        h->features->recursive_read_only_mounts = handler->recursive_read_only_mounts;
+        h->features->user_namespaces = handler->user_namespaces;
+    }
     return h;
 }
 
@@ -242,6 +253,7 @@ Runtime__V1__StatusResponse *status_of_runtime(struct arena *arena, struct node 
 {
     Runtime__V1__StatusResponse *response =
         STATUS_NEW(arena, Runtime__V1__StatusResponse, runtime__v1__status_response__init);
+    struct status ignored;
 
     response->status = STATUS_NEW(arena, Runtime__V1__RuntimeStatus, runtime__v1__runtime_status__init);
     response->status->n_conditions = 2;
@@ -251,12 +263,14 @@ Runtime__V1__StatusResponse *status_of_runtime(struct arena *arena, struct node 
     response->status->conditions[1] =
         status_condition(arena, "NetworkReady", true, "JobNetwork", "pods use the network of the machine their job runs on");
     response->features = STATUS_NEW(arena, Runtime__V1__RuntimeFeatures, runtime__v1__runtime_features__init);
+    response->features->supplemental_groups_policy = true;
+    response->features->mount_options = true;
     /* The handler named "" is what pods without a RuntimeClass get. */
     response->n_runtime_handlers = node->options->handler_count + 1;
     response->runtime_handlers = ARENA_ARRAY(arena, Runtime__V1__RuntimeHandler *, response->n_runtime_handlers);
-    response->runtime_handlers[0] = status_handler(arena, "");
+    response->runtime_handlers[0] = status_handler(arena, "", node_handler(node, "", &ignored));
     for (size_t i = 0; i < node->options->handler_count; i++)
-        response->runtime_handlers[i + 1] = status_handler(arena, node->options->handlers[i].name);
+        response->runtime_handlers[i + 1] = status_handler(arena, node->options->handlers[i].name, &node->handlers[i]);
     if (verbose)
         status_runtime_info(arena, node, response);
     return response;

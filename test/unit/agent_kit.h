@@ -76,6 +76,23 @@ bool engine_rootless(const struct engine *engine)
     return true;
 }
 
+void engine_features(const struct engine *engine, Interlink__Agent__V1__Features *out)
+{
+    (void)engine;
+    interlink__agent__v1__features__init(out);
+    out->recursive_read_only_mounts = true;
+}
+
+const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[256],
+                         struct status *err)
+{
+    (void)options;
+    (void)err;
+    reason[0] = '\0';
+    engine_features(&kit_engine, out);
+    return "host";
+}
+
 bool engine_configure(struct engine *engine, const Runtime__V1__PodSandboxConfig *sandbox, struct status *err)
 {
     (void)engine;

@@ -34,6 +34,11 @@ static void test_signals(void **state)
     assert_int_equal(agent_signal_stop(RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT, ""), SIGTERM);
     assert_int_equal(agent_signal_stop(RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT, "SIGWINCH"), SIGWINCH);
     assert_int_equal(agent_signal_stop(RUNTIME__V1__SIGNAL__SIGNAL_SIGUSR1, "SIGWINCH"), SIGUSR1);
+    assert_int_equal(agent_signal_cri(SIGTERM), RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM);
+    assert_int_equal(agent_signal_cri(37), RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMINPLUS3);
+    assert_int_equal(agent_signal_cri(SIGCHLD), RUNTIME__V1__SIGNAL__SIGNAL_SIGCHLD);
+    assert_int_equal(agent_signal_cri(33), RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT);
+    assert_int_equal(agent_signal_cri(0), RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT);
     for (unsigned i = 1; i < runtime__v1__signal__descriptor.n_values; i++)
         assert_true(agent_signal_stop((Runtime__V1__Signal)runtime__v1__signal__descriptor.values[i].value, "SIGWINCH") !=
                         SIGWINCH ||
@@ -83,6 +88,9 @@ static void test_life(void **state)
     a = kit_start(1);
     assert_int_equal(a.status.code, STATUS_OK);
     assert_true(((PB(StartContainerResponse) *)(void *)a.response)->started_at > 0);
+    created = ((PB(StartContainerResponse) *)(void *)a.response)->created;
+    assert_int_equal(created->uid, 1000);
+    assert_int_equal(created->n_groups, 2);
     kit_answer_free(&a);
     assert_int_equal(kit_signal(1, SIGTERM), STATUS_OK);
     assert_int_equal(kit_remove(1), STATUS_OK);
@@ -332,6 +340,7 @@ static void test_hello_and_events(void **state)
     kit_wait_state(1, AGENT_CONTAINER_EXITED);
     struct kit_answer a = kit_call("Hello", &request.base, &interlink__agent__v1__hello_response__descriptor);
     const PB(HelloResponse) *hello = (const void *)a.response;
+    assert_true(hello->features->recursive_read_only_mounts);
     assert_int_equal(hello->n_containers, 1);
     assert_int_equal(hello->containers[0]->exit_code, 4);
     assert_int_equal(hello->last_sequence, 3);
