@@ -52,7 +52,7 @@
 #include "io/tls_verify.c"
 #include "io/tls.c"
 
-/* http: HTTP/1.1 and HTTP/2; the HTTP client and server on our loop. */
+/* http: HTTP/1.1, HTTP/2, SPDY/3.1, WebSocket; the HTTP client and server on our loop; channels over one connection. */
 #include "http/http.c"
 #include "http/http1.c"
 #include "http/exchange.c"
@@ -60,10 +60,16 @@
 #include "http/proxy.c"
 #include "http/client.c"
 #include "http/client_request.c"
+#include "http/output.c"
 #include "http/h2_memory.c"
-#include "http/h2_output.c"
 #include "http/h2_session.c"
 #include "http/h2.c"
+#include "http/spdy_headers.c"
+#include "http/spdy.c"
+#include "http/websocket.c"
+#include "http/channel_output.c"
+#include "http/channel_input.c"
+#include "http/channel.c"
 
 /* rpc: gRPC, whichever end dialled; how an agent dials. */
 #include "rpc/wire.c"

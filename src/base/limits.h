@@ -32,8 +32,7 @@
 #define H2_READ_SIZE (64 << 10)
 /* Reads in one event before others get their turn. */
 #define H2_READS_PER_EVENT 8
-/* Output made ready for one writev, and how much is written in one turn before others get theirs. */
-#define H2_STAGED_MAX (256 << 10)
+/* How much is written in one turn before others get theirs. */
 #define H2_WRITE_PER_TURN (2 << 20)
 /* A stream's queue of body bytes above which its producer is asked to wait. */
 #define H2_SEND_HIGH_WATER (256 << 10)
@@ -151,6 +150,8 @@
 #define HTTP_IDLE_TIMEOUT_MS 90000 /* Go's client keeps idle connections as long */
 #define HTTP_BODY_TIMEOUT_MS 30000
 #define HTTP_WRITE_TIMEOUT_MS 60000
+/* Output of a connection with many streams made ready for one writev. */
+#define HTTP_OUTPUT_STAGED_MAX (256 << 10)
 /* Queue of a streamed reply above which its sender is told to stop: two TLS records. */
 #define HTTP_SEND_HIGH_WATER (32u << 10)
 /* Client: connections at a time; a registry serves blobs well with a few. */
@@ -162,6 +163,32 @@
 /* The body of an answer that is an error, kept for its text. */
 #define HTTP_ERROR_BODY_MAX (16u << 10)
 #define HTTP_URL_MAX 8192
+
+/* ---- channels: SPDY and WebSocket ---- */
+/* A paused stream holds so much for a peer that keeps to windows; one that does not is not read from then on. */
+#define SPDY_STREAM_WINDOW (512 << 10)
+/* The same for all streams of a connection together. */
+#define SPDY_SESSION_WINDOW (4 << 20)
+/* One header block, as it comes and inflated, and its headers: Kubernetes' have about five, of 100 bytes. */
+#define SPDY_CONTROL_MAX (16 << 10)
+#define SPDY_HEADERS_MAX (16 << 10)
+#define SPDY_HEADER_COUNT_MAX 64
+/* Channels that a peer may have open at once: two for each connection of a port forward. */
+#define CHANNELS_MAX 1000
+/* A channel's queue above which its sender is told to wait. */
+#define CHANNEL_SEND_HIGH_WATER (256 << 10)
+/* Payload of one frame: another channel waits for no more than this. */
+#define CHANNEL_FRAME_MAX (64 << 10)
+/* Taken from the socket at once, on the stack; how often in one event; and written in one turn before others get theirs. */
+#define CHANNEL_READ_SIZE (64 << 10)
+#define CHANNEL_READS_PER_EVENT 8
+#define CHANNEL_WRITE_PER_TURN (2 << 20)
+/* Answers (pongs, resets, replies) to a peer that does not read them: then it is not read either. */
+#define CHANNEL_ANSWERS_MAX (64 << 10)
+/* From our last word to the peer's end: a proxy or two pass it on, and a slow reader has some time. */
+#define CHANNEL_CLOSE_MS 30000
+/* A connection that was quiet for so long gives back what it keeps for speed. */
+#define CHANNEL_TRIM_MS 1000
 
 /* ---- relay ---- */
 /* A dial: name, proxy, TLS and upgrade; a login node under load may need some seconds for each. */

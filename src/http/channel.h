@@ -41,7 +41,7 @@ struct channel_conn_options {
     bool close_signals;       /* WEBSOCKET: v5.channel.k8s.io: byte 255 and a number end that channel */
     size_t channels_max;      /* SPDY: open at a time; the peer's next one is refused (REFUSED_STREAM). 0: CHANNELS_MAX */
     int64_t keepalive_ms;     /* a PING after this much silence of the peer; 0: none */
-    int64_t keepalive_timeout_ms; /* then broken when nothing at all comes */
+    int64_t keepalive_timeout_ms; /* then broken when nothing at all comes, from a peer that had read all we sent; 0: the same */
     int64_t idle_timeout_ms;  /* closed when no channel carried a byte for so long; 0: never */
     /* SPDY: the peer opened one; headers (names in lower case) are borrowed for the call. It is answered (SYN_REPLY) after the
      * function returns unless it was reset in it. Must call channel_listen. */
@@ -77,9 +77,10 @@ struct channel *channel_number(struct channel_conn *conn, size_t number);
 /* SPDY: opens one. Headers are copied. NULL when the connection is closing. */
 struct channel *channel_open(struct channel_conn *conn, const struct http_header *headers, size_t header_count);
 
-/* Queues a copy. False when the queue is above CHANNEL_SEND_HIGH_WATER (the bytes are kept): stop until on_writable. */
+/* Queues a copy. False when the queue is above CHANNEL_SEND_HIGH_WATER (the bytes are kept): stop until on_writable. n 0:
+ * WEBSOCKET and BASE64: an empty message, by which Kubernetes' servers greet their clients. Nothing once it is ending. */
 bool channel_send(struct channel *c, const void *p, size_t n);
-/* Our way ends, after what is queued (SPDY: FLAG_FIN; v5 WebSocket: the close signal; else nothing to tell). */
+/* Our way ends, after what is queued (SPDY: FLAG_FIN; the client of v5 WebSocket: the close signal; else nothing to tell). */
 void channel_end(struct channel *c);
 /* Both ways, at once: SPDY: RST_STREAM(CANCEL). on_gone is called from inside. */
 void channel_reset(struct channel *c);

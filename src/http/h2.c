@@ -35,7 +35,7 @@ static void h2_destroy(struct h2 *h2)
     timer_stop(&h2->keepalive);
     timer_stop(&h2->grace);
     timer_stop(&h2->trim);
-    h2_output_free(&h2->output);
+    http_output_free(&h2->output);
     nghttp2_session_del(h2->session);
     h2_memory_release(h2->memory);
     stream_free(h2->stream);
@@ -147,7 +147,7 @@ static bool h2_stage(struct h2 *h2)
 {
     const uint8_t *p;
 
-    while (!h2_output_full(&h2->output)) {
+    while (!http_output_full(&h2->output)) {
         nghttp2_ssize n = nghttp2_session_mem_send2(h2->session, &p);
         if (h2->freed)
             return false;
@@ -157,7 +157,7 @@ static bool h2_stage(struct h2 *h2)
         }
         if (n == 0)
             break;
-        h2_output_copy(&h2->output, p, (size_t)n);
+        http_output_copy(&h2->output, p, (size_t)n);
     }
     return true;
 }
@@ -178,7 +178,7 @@ static void h2_write(struct h2 *h2)
     bool full = true;
 
     while (full || h2->output.pending > 0) {
-        ssize_t put = h2_output_write(&h2->output, h2->stream);
+        ssize_t put = http_output_write(&h2->output, h2->stream);
         if (put < 0 && put != -EAGAIN) {
             h2_close(h2, STATUS_UNAVAILABLE, strerror((int)-put));
             return;
@@ -198,7 +198,7 @@ static void h2_write(struct h2 *h2)
         }
         if (!h2_stage(h2))
             return;
-        full = h2_output_full(&h2->output);
+        full = http_output_full(&h2->output);
     }
 }
 
@@ -275,7 +275,7 @@ static void h2_on_trim(void *arg)
     h2_enter(h2);
     h2->options.ops->on_quiet(h2->options.arg);
     if (!h2->freed) {
-        h2_output_trim(&h2->output);
+        http_output_trim(&h2->output);
         h2_memory_trim(h2->memory);
     }
     h2_leave(h2);
@@ -423,7 +423,7 @@ static void h2_resume(struct h2_stream *s)
 uint8_t *h2_body_append(struct h2_stream *s, size_t n)
 {
     if (s->last == NULL || s->last->capacity - s->last->n < n) {
-        struct h2_block *block = h2_block_new(&s->h2->output, n);
+        struct http_block *block = http_block_new(&s->h2->output, n);
         if (s->last == NULL)
             s->first = block;
         else

@@ -20,13 +20,13 @@
 
 struct h2;
 
-struct h2_block; /* a piece of a body, queued */
+struct http_block; /* a piece of a body, queued */
 
 struct h2_stream {
     struct h2 *h2; /* NULL before it is opened and once it is closed */
     struct list link, drained_link;
     int32_t id;
-    struct h2_block *first, *last; /* what waits to be sent; owned */
+    struct http_block *first, *last; /* what waits to be sent; owned */
     size_t queued;                 /* bytes in these */
     const nghttp2_nv *trailers;    /* of the end; borrowed until the stream is closed */
     size_t trailer_count;

@@ -5,7 +5,7 @@
 
 #include "http/h2.h"
 #include "http/h2_memory.h"
-#include "http/h2_output.h"
+#include "http/output.h"
 
 struct h2 {
     struct loop *loop;
@@ -18,7 +18,7 @@ struct h2 {
     struct h2_stream *current;  /* the one found last, for the run of callbacks that a frame brings */
     size_t header_bytes;        /* of the header block being read */
     struct h2_memory *memory; /* owned; the session's */
-    struct h2_output output;
+    struct http_output output;
     struct deferred flush;
     struct timer keepalive;     /* the next PING, or the wait for its answer */
     struct timer grace;         /* before the second GOAWAY */

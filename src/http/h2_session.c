@@ -68,9 +68,9 @@ static int h2_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *h
 void h2_drop_queue(struct h2 *h2, struct h2_stream *s)
 {
     while (s->first != NULL) {
-        struct h2_block *block = s->first;
+        struct http_block *block = s->first;
         s->first = block->next;
-        h2_block_release(&h2->output, block);
+        http_block_release(&h2->output, block);
     }
     s->last = NULL;
     s->queued = 0;
@@ -294,21 +294,21 @@ static int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
 
     (void)session;
     (void)frame;
-    if (h2_output_full(&h2->output))
+    if (http_output_full(&h2->output))
         return NGHTTP2_ERR_WOULDBLOCK; /* asked again when the output is written */
-    h2_output_copy(&h2->output, head, 9);
+    http_output_copy(&h2->output, head, 9);
     s->queued -= n;
     while (n > 0) {
-        struct h2_block *block = s->first;
+        struct http_block *block = s->first;
         size_t part = block->n - block->taken < n ? block->n - block->taken : n;
-        h2_output_take(&h2->output, block, part);
+        http_output_take(&h2->output, block, part);
         n -= part;
         if (block->taken < block->n)
             break;
         s->first = block->next;
         if (s->first == NULL)
             s->last = NULL;
-        h2_block_release(&h2->output, block);
+        http_block_release(&h2->output, block);
     }
     if (s->above_mark && s->queued <= H2_SEND_HIGH_WATER / 2) {
         s->above_mark = false;
