@@ -451,7 +451,8 @@ void h2_body_end(struct h2_stream *s, const nghttp2_nv *trailers, size_t count)
 
 void h2_body_drop(struct h2_stream *s)
 {
-    h2_drop_queue(s->h2, s);
+    if (s->h2->held != s) /* a frame that has begun needs its bytes; they go with the stream */
+        h2_drop_queue(s->h2, s);
 }
 
 void h2_reset(struct h2_stream *s, uint32_t code)

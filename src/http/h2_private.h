@@ -16,6 +16,7 @@ struct h2 {
     struct list drained;        /* of h2_stream.drained_link: those to be told */
     size_t stream_count;
     struct h2_stream *current;  /* the one found last, for the run of callbacks that a frame brings */
+    struct h2_stream *held;     /* whose DATA frame has begun and waits for room in the output; NULL: none */
     size_t header_bytes;        /* of the header block being read */
     struct h2_memory *memory; /* owned; the session's */
     struct http_output output;

@@ -84,6 +84,8 @@ void h2_detach(struct h2 *h2, struct h2_stream *s)
     h2->stream_count--;
     if (h2->current == s)
         h2->current = NULL;
+    if (h2->held == s)
+        h2->held = NULL;
     s->h2 = NULL;
 }
 
@@ -294,7 +296,8 @@ static int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
 
     (void)session;
     (void)frame;
-    if (http_output_full(&h2->output))
+    h2->held = http_output_full(&h2->output) ? s : NULL;
+    if (h2->held != NULL)
         return NGHTTP2_ERR_WOULDBLOCK; /* asked again when the output is written */
     http_output_copy(&h2->output, head, 9);
     s->queued -= n;

@@ -284,6 +284,43 @@ static void cancelled_with_messages(void **unused)
     }
 }
 
+/* A request given up while one of its frames is half made, because the peer does not read. */
+static void cancelled_while_blocked(void **unused)
+{
+    struct rpc_pair pair;
+    struct status err;
+    struct result r[3];
+    test_message m = message_of(100000, 0);
+
+    (void)unused;
+    int fd = rpc_pair_open_raw(&pair, &services);
+    struct loop *server_loop = pair.loop;
+    struct rpc_conn_options options = { .on_close = rpc_pair_on_close, .arg = &pair };
+    pair.loop = loop_new(&err);
+    pair.client = rpc_conn_new(pair.loop, rpc_pair_stream(&pair, fd), &options, STR(""));
+    for (int i = 0; i < 20; i++) { /* the server's windows are known */
+        loop_turn(server_loop, 1);
+        loop_turn(pair.loop, 1);
+    }
+    for (int i = 0; i < 3; i++)
+        start(&pair, &r[i], "/test.Test/Sink", 0);
+    for (int i = 0; i < 30; i++)
+        rpc_request_send(r[i % 3].request, &m.base);
+    rpc_pair_settle(&pair); /* until nothing more can be written */
+    for (int i = 0; i < 3; i++)
+        rpc_request_cancel(r[i].request);
+    for (int i = 0; i < 100 && rpc_conn_active(pair.client) > 0; i++) {
+        loop_turn(server_loop, 1);
+        loop_turn(pair.loop, 1);
+    }
+    assert_int_equal(rpc_conn_active(pair.client), 0);
+    assert_false(pair.client_closed);
+    rpc_conn_free(pair.client);
+    rpc_server_free(pair.server);
+    loop_free(pair.loop);
+    loop_free(server_loop);
+}
+
 static void client_shutdown(void **unused)
 {
     struct rpc_pair pair;
@@ -366,6 +403,7 @@ int main(void)
         cmocka_unit_test_setup(freed_in_a_callback, setup),
         cmocka_unit_test_setup(answered_early, setup),
         cmocka_unit_test_setup(cancelled_with_messages, setup),
+        cmocka_unit_test_setup(cancelled_while_blocked, setup),
         cmocka_unit_test_setup(client_shutdown, setup),
         cmocka_unit_test_setup(many_at_once, setup),
         cmocka_unit_test_setup(keepalive, setup),
