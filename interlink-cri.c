@@ -132,6 +132,7 @@
 #include "agent/cgroup_members.c"
 #include "agent/cgroup_limits.c"
 #include "agent/rootfs.c"
+#include "agent/image_volume.c"
 #include "agent/spec.c"
 #include "agent/spec_process.c"
 #include "agent/spec_mounts.c"

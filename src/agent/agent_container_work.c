@@ -19,27 +19,35 @@ void agent_worker_enter(struct agent *agent)
 
 /* ---- create ---- */
 
-static bool agent_create_in_bundle(const struct agent_create_work *work, const struct image_config *image,
-                                   const char *const *layers, struct agent_created *created, struct status *err)
+/* The layers of the images that are mounted. */
+static bool agent_create_volumes(const struct agent *agent, const Interlink__Agent__V1__CreateContainerRequest *request,
+                                 struct arena *arena, struct engine_create *create, struct status *err)
+{
+    struct engine_image_volume *volumes = ARENA_ARRAY(arena, struct engine_image_volume, request->n_image_volumes + 1);
+
+    for (size_t i = 0; i < request->n_image_volumes; i++) {
+        const Interlink__Agent__V1__ImageVolume *volume = request->image_volumes[i];
+        volumes[i].mount = volume->mount;
+        if (!agent_blobs_layers(agent, volume->image, arena, &volumes[i].layers, err))
+            return status_prefix(err, "mounts[%u]", volume->mount);
+        volumes[i].layer_count = volume->image->n_layers;
+    }
+    create->volumes = volumes;
+    create->volume_count = request->n_image_volumes;
+    return true;
+}
+
+static bool agent_create_in_bundle(const struct agent_create_work *work, const struct engine_create *create,
+                                   struct agent_created *created, struct status *err)
 {
     const struct agent_container *c = work->container;
-    struct engine_create create = {
-        .id = c->id,
-        .bundle = c->bundle,
-        .config = work->request->config,
-        .sandbox = c->agent->sandbox,
-        .image = image,
-        .layers = layers,
-        .layer_count = work->request->image != NULL ? work->request->image->n_layers : 0,
-        .target_pid = work->target_pid,
-    };
 
     /* A worker that was killed leaves its bundle behind. */
     if (access(c->bundle, F_OK) == 0 && !engine_remove(c->agent->engine, c->id, c->bundle, err))
         return false;
     if (!dir_make(c->bundle, 0700, err))
         return false;
-    if (!engine_create(c->agent->engine, &create, &created->made, err)) {
+    if (!engine_create(c->agent->engine, create, &created->made, err)) {
         struct status ignored;
         tree_remove(c->bundle, &ignored);
         return false;
@@ -50,21 +58,31 @@ static bool agent_create_in_bundle(const struct agent_create_work *work, const s
 bool agent_create_worker(void *arg, struct buf *output, struct status *err)
 {
     const struct agent_create_work *work = arg;
-    const struct agent *agent = work->container->agent;
-    const Interlink__Agent__V1__Image *image = work->request->image;
+    const struct agent_container *c = work->container;
+    const Interlink__Agent__V1__CreateContainerRequest *request = work->request;
+    const Interlink__Agent__V1__Image *image = request->image;
     cleanup_arena struct arena arena = ARENA_INIT;
     cleanup_image_config struct image_config config = { 0 };
-    const char *const *layers = NULL;
+    struct engine_create create = {
+        .id = c->id,
+        .bundle = c->bundle,
+        .config = request->config,
+        .sandbox = c->agent->sandbox,
+        .image = image != NULL ? &config : NULL,
+        .layer_count = image != NULL ? image->n_layers : 0,
+        .seccomp_profile = { (const char *)request->seccomp_profile.data, request->seccomp_profile.len },
+        .target_pid = work->target_pid,
+    };
     struct agent_created created;
 
     memset(&created, 0, sizeof created);
-    agent_worker_enter(work->container->agent);
+    agent_worker_enter(c->agent);
     if (image != NULL && (!image_config_parse((struct str){ (const char *)image->config.data, image->config.len }, &config, err) ||
-                          !agent_blobs_layers(agent, image, &arena, &layers, err)))
+                          !agent_blobs_layers(c->agent, image, &arena, &create.layers, err)))
         return false;
-    if (!agent_create_in_bundle(work, image != NULL ? &config : NULL, layers, &created, err))
+    if (!agent_create_volumes(c->agent, request, &arena, &create, err) || !agent_create_in_bundle(work, &create, &created, err))
         return false;
-    created.stop_signal = agent_signal_stop(work->request->config->stop_signal, image != NULL ? config.stop_signal : "");
+    created.stop_signal = agent_signal_stop(request->config->stop_signal, image != NULL ? config.stop_signal : "");
     buf_append(output, &created, sizeof created);
     return true;
 }

@@ -57,6 +57,12 @@ const char *engine_probe(const struct engine_options *options, Interlink__Agent_
 bool engine_configure(struct engine *engine, const Runtime__V1__PodSandboxConfig *sandbox, struct status *err);
 
 /* ---- create ---- */
+/* An image that is mounted into a container: config->mounts[mount].image. */
+struct engine_image_volume {
+    size_t mount;
+    const char *const *layers; /* unpacked, lowest first */
+    size_t layer_count;
+};
 struct engine_create {
     const char *id;     /* 64 hex digits */
     const char *bundle; /* absolute; exists, empty, mode 0700: the container's until remove */
@@ -67,6 +73,9 @@ struct engine_create {
     size_t layer_count;
     /* Where the files of config->mounts[i] are on this machine; NULL or "" for "at its host_path". May be NULL whole. */
     const char *const *mount_sources;
+    const struct engine_image_volume *volumes;
+    size_t volume_count;
+    struct str seccomp_profile; /* content of a Localhost profile; empty: it is a file of this machine */
     pid_t target_pid; /* init of the container that NamespaceMode TARGET names; 0: none */
 };
 #define ENGINE_GROUPS_MAX 64

@@ -10,6 +10,7 @@
  * without exec, say whether the program is running.
  */
 #include "agent/engine_impl.h"
+#include "agent/image_volume.h"
 #include "agent/launch.h"
 #include "agent/rootfs.h"
 #include "agent/spec.h"
@@ -65,6 +66,8 @@ static bool crun_stage(void *arg, size_t index, const char *host_path, bool crea
 {
     const struct spec_input *in = arg;
 
+    if (index < in->create->config->n_mounts && image_volume_wanted(in->create->config->mounts[index]))
+        return image_volume_stage(in->create, index, in->engine->isolation.user, out, err);
     return rootfs_stage(in->create->bundle, index, host_path, in->engine->isolation.host_mount_fd, create, propagation, out, err);
 }
 

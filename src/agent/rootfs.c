@@ -4,6 +4,7 @@
 #include "image/unpack.h"
 #include "io/file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
@@ -243,18 +244,24 @@ bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_cou
 
 /* ---- host paths ---- */
 
-/* A folder below <bundle>/mounts for a folder, an empty file for anything else: what is mounted must fit. */
-static bool rootfs_stage_point(const char *bundle, const char *point, bool is_dir, struct status *err)
+/* A folder for a folder, an empty file for anything else: what is mounted must fit. */
+char *rootfs_stage_point(const char *bundle, size_t index, bool is_dir, struct status *err)
 {
     cleanup_free char *dir = xasprintf("%s/mounts", bundle);
-    cleanup_close int fd = -1;
+    char *point = xasprintf("%s/%zu", dir, index);
+    bool ok = mkdir(dir, 0700) == 0 || errno == EEXIST;
 
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-        return status_errno(err, "cannot make %s", dir);
-    if (is_dir)
-        return mkdir(point, 0700) == 0 || errno == EEXIST || status_errno(err, "cannot make %s", point);
-    fd = open(point, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    return fd >= 0 || status_errno(err, "cannot make %s", point);
+    if (ok && is_dir) {
+        ok = mkdir(point, 0700) == 0 || errno == EEXIST;
+    } else if (ok) {
+        cleanup_close int fd = open(point, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        ok = fd >= 0;
+    }
+    if (ok)
+        return point;
+    status_errno(err, "cannot make %s", point);
+    free(point);
+    return NULL;
 }
 
 static bool rootfs_stat_source(const char *host_path, bool create, struct stat *st, struct status *err)
@@ -338,7 +345,7 @@ static bool rootfs_set_propagation(const char *point, const char *host_path, Run
 bool rootfs_stage(const char *bundle, size_t index, const char *host_path, int host_mount_fd, bool create,
                   Runtime__V1__MountPropagation propagation, struct buf *out, struct status *err)
 {
-    cleanup_free char *point = xasprintf("%s/mounts/%zu", bundle, index);
+    cleanup_free char *point = NULL;
     cleanup_close int tree = -1;
     struct stat st;
     bool unsupported = true;
@@ -352,7 +359,8 @@ bool rootfs_stage(const char *bundle, size_t index, const char *host_path, int h
     } else if (!rootfs_stat_source(host_path, create, &st, err)) {
         return false;
     }
-    if (!rootfs_stage_point(bundle, point, S_ISDIR(st.st_mode), err))
+    point = rootfs_stage_point(bundle, index, S_ISDIR(st.st_mode), err);
+    if (point == NULL)
         return false;
     if (tree >= 0 ? syscall(SYS_move_mount, tree, "", AT_FDCWD, point, MOVE_MOUNT_F_EMPTY_PATH) < 0
                   : mount(host_path, point, NULL, MS_BIND | MS_REC, NULL) < 0)
@@ -373,11 +381,28 @@ static bool rootfs_unmount_one(const char *point, struct status *err)
     return umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno == EINVAL || status_errno(err, "cannot unmount %s", point);
 }
 
+/* The images among its mounts. */
+static bool rootfs_unmount_volumes(const char *bundle, struct status *err)
+{
+    cleanup_free char *path = xasprintf("%s/volumes", bundle);
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    bool ok = true;
+
+    while (ok && dir != NULL && (entry = readdir(dir)) != NULL) {
+        cleanup_free char *root = xasprintf("%s/%s/rootfs", path, entry->d_name);
+        ok = entry->d_name[0] == '.' || rootfs_unmount_one(root, err);
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return ok;
+}
+
 bool rootfs_unmount(const char *bundle, struct status *err)
 {
     cleanup_free char *root = xasprintf("%s/rootfs", bundle);
 
-    if (!rootfs_unmount_one(root, err))
+    if (!rootfs_unmount_one(root, err) || !rootfs_unmount_volumes(bundle, err))
         return false;
     for (size_t i = 0;; i++) {
         cleanup_free char *point = xasprintf("%s/mounts/%zu", bundle, i);

@@ -3,7 +3,8 @@
  * rootfs.h: a container's root file system, and what is mounted for it in the agent's mount namespace.
  *
  *   <bundle>/rootfs     overlayfs: the image's layers below, <bundle>/upper above; or a plain copy where overlayfs is refused
- *   <bundle>/mounts/N   the N-th host path, taken from the machine's own mount namespace
+ *   <bundle>/mounts/N   the N-th mount: a host path, taken from the machine's own mount namespace, or an image's folder
+ *   <bundle>/volumes/N  the image that is the N-th mount, made as a container's root is
  *
  * Everything here is for workers; as root of the agent's user namespace.
  */
@@ -17,6 +18,8 @@
 /* A file of an image that is read (passwd, group) or a link chain that is followed. */
 #define ROOTFS_LINKS_MAX 40
 
+/* A place for what is mounted as the container's mount `index`, a folder or a file: <bundle>/mounts/<index>, which the caller frees. */
+char *rootfs_stage_point(const char *bundle, size_t index, bool is_dir, struct status *err);
 /* Makes <bundle>/rootfs. `userns`: in a user namespace of ours. */
 bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, bool userns, struct status *err);
 /* Unmounts what rootfs_make and rootfs_stage mounted. True also when there was nothing. */

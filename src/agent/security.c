@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/security.h"
 
+#include "agent/image_volume.h"
 #include "io/file.h"
 
 #include <linux/capability.h>
@@ -262,6 +263,23 @@ static bool security_check_labels(const struct security_facts *f, const Runtime_
 
 #pragma GCC diagnostic pop
 
+static bool security_check_image_mount(const struct security_facts *f, const Runtime__V1__Mount *m, size_t index,
+                                       struct status *err)
+{
+    if (!image_volume_wanted(m))
+        return *m->image_sub_path == '\0' ||
+               status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].image_sub_path: without an image", index);
+    if (!f->containers)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].image: the host engine has no images", index);
+    if (*m->host_path != '\0')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].host_path: not together with an image", index);
+    if (!m->readonly)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].readonly: an image can only be mounted read-only", index);
+    if (m->propagation != RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_PRIVATE)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].propagation: an image has nothing to propagate", index);
+    return true;
+}
+
 static bool security_check_mount(const struct security_facts *f, const Runtime__V1__Mount *m, size_t index, struct buf *note,
                                  struct status *err)
 {
@@ -270,8 +288,8 @@ static bool security_check_mount(const struct security_facts *f, const Runtime__
     if (m->container_path[0] != '/')
         return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].container_path: \"%.200s\" is not an absolute path", index,
                           m->container_path);
-    if (m->image != NULL && *m->image->image != '\0')
-        return status_set(err, STATUS_UNIMPLEMENTED, "mounts[%zu].image: image volumes are not offered", index);
+    if (!security_check_image_mount(f, m, index, err))
+        return false;
     if (m->n_uidmappings > 0 || m->n_gidmappings > 0)
         return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: mapped mounts are not offered", index);
     if (m->selinux_relabel && f->selinux)

@@ -40,6 +40,8 @@ bool security_capabilities(const struct security_facts *f, const Runtime__V1__Li
 /* "CAP_CHOWN"; NULL past the last one. */
 const char *security_capability_name(unsigned number);
 
+/* A seccomp profile: the default one is 15 KB as JSON. */
+#define SECURITY_SECCOMP_PROFILE_MAX (1u << 20)
 /* Which filter a container asks for. */
 enum security_seccomp { SECURITY_SECCOMP_NONE, SECURITY_SECCOMP_DEFAULT, SECURITY_SECCOMP_FILE };
 /* *path: of the profile, for SECURITY_SECCOMP_FILE; borrowed. */

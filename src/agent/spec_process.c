@@ -13,8 +13,6 @@
 #include <unistd.h>
 
 #define SPEC_DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-/* A seccomp profile: the default one is 15 KB as JSON. */
-#define SPEC_PROFILE_MAX (1u << 20)
 /* What execve(2) takes at most for one string (MAX_ARG_STRLEN). */
 #define SPEC_STRING_MAX (128u * 1024)
 
@@ -184,10 +182,12 @@ static bool spec_seccomp(const struct spec_input *in, struct spec *out, struct s
         return false;
     if (kind == SECURITY_SECCOMP_NONE)
         return true;
-    bool ok = kind == SECURITY_SECCOMP_DEFAULT
-                  ? seccomp_default(out->process.bounding, &filter, err)
-                  : file_read(path, SPEC_PROFILE_MAX, &text, err) &&
-                        seccomp_from_json((struct str){ (const char *)text.p, text.n }, &filter, err);
+    struct str profile = in->create->seccomp_profile;
+    bool ok = kind == SECURITY_SECCOMP_DEFAULT || profile.n > 0 || file_read(path, SECURITY_SECCOMP_PROFILE_MAX, &text, err);
+    if (profile.n == 0)
+        profile = (struct str){ (const char *)text.p, text.n };
+    ok = ok && (kind == SECURITY_SECCOMP_DEFAULT ? seccomp_default(out->process.bounding, &filter, err)
+                                                 : seccomp_from_json(profile, &filter, err));
     if (!ok)
         return status_prefix(err, "linux.security_context.seccomp: %s",
                              kind == SECURITY_SECCOMP_DEFAULT ? "default profile" : path);
@@ -279,5 +279,4 @@ bool spec_process(const struct spec_input *in, struct spec *out, struct buf *not
 }
 
 #undef SPEC_DEFAULT_PATH
-#undef SPEC_PROFILE_MAX
 #undef SPEC_STRING_MAX

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "agent/image_volume.h"
 #include "image/store.h"
 #include "node/link.h"
 #include "node/logfile.h"
@@ -60,6 +61,21 @@ struct container *container_new(struct sandbox *sandbox, Interlink__State__V1__C
     list_append(&sandbox->containers, &container->link);
     strmap_put(&container->node->containers, record->id, container);
     return container;
+}
+
+void container_hold_images(struct container *container)
+{
+    const Interlink__State__V1__Container *record = container->record;
+    struct image_store *images = container->node->images;
+    struct status err = STATUS_INIT;
+
+    if (!image_store_hold(images, record->image_id, record->id, &err))
+        log_warn("container %.13s: its image %s: %s", record->id, record->image_id, err.message);
+    for (size_t i = 0; i < record->config->n_mounts; i++) {
+        const Runtime__V1__Mount *mount = record->config->mounts[i];
+        if (image_volume_wanted(mount) && !image_store_hold(images, mount->image->image_ref, record->id, &err))
+            log_warn("container %.13s: the image %s that it mounts: %s", record->id, mount->image->image_ref, err.message);
+    }
 }
 
 static void container_close_log(struct container *container)
@@ -521,7 +537,6 @@ void container_remove(struct container *container, struct rpc_call *call)
 void container_restore(struct node *node, Interlink__State__V1__Container *record)
 {
     struct sandbox *sandbox = strmap_get(&node->sandboxes, record->sandbox_id);
-    struct status err = STATUS_INIT;
 
     if (sandbox == NULL) {
         log_warn("container %.13s: its sandbox %.13s has no record: dropped", record->id, record->sandbox_id);
@@ -530,8 +545,7 @@ void container_restore(struct node *node, Interlink__State__V1__Container *recor
         return;
     }
     struct container *container = container_new(sandbox, record);
-    if (!image_store_hold(node->images, record->image_id, record->id, &err))
-        log_warn("container %.13s: its image %s: %s", record->id, record->image_id, err.message);
+    container_hold_images(container);
     container->announced = announced_container_phase((int)record->phase);
     container_changed(container);
     if (sandbox->record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)

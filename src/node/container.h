@@ -58,6 +58,8 @@ void container_free(struct container *container);
 struct container *container_new(struct sandbox *sandbox, Interlink__State__V1__Container *record);
 /* Who its first process is and what could not be applied; written with the next change of the record. NULL: not told. */
 void container_set_created(struct container *container, const Interlink__Agent__V1__CreateContainerResponse *created);
+/* The container's image and those it mounts: they stay on the disk as long as it is there. */
+void container_hold_images(struct container *container);
 /* Makes the log file ready, at the latest before the start. */
 bool container_open_log(struct container *container, struct status *err);
 /* What container->exit says becomes true. */

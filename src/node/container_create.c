@@ -3,7 +3,10 @@
 #include "node/container.h"
 
 #include "agent/agent_signal.h"
+#include "agent/image_volume.h"
+#include "agent/security.h"
 #include "image/store.h"
+#include "io/file.h"
 #include "node/blob_push.h"
 #include "node/link.h"
 #include "node/sandbox.h"
@@ -16,7 +19,8 @@ struct container_creation {
     char id[ID_LENGTH + 1];
     struct rpc_call *call; /* NULL: its client has gone */
     unsigned pending;      /* parts not yet done: record, agent */
-    Interlink__Agent__V1__CreateContainerRequest *request; /* owned: waits while the image is being sent; NULL: sent */
+    Interlink__Agent__V1__CreateContainerRequest *request; /* owned: waits while images are being sent; NULL: sent */
+    size_t pushed;         /* images sent: the container's own, then its volumes */
     struct status err;     /* of the first part that failed */
 };
 
@@ -83,7 +87,7 @@ static void creation_on_agent(void *arg, const struct status *status, const Prot
     creation_part_done(arg, status);
 }
 
-/* The agent has the image: now the container. */
+/* The agent has an image: now the next one, or the container. */
 static void creation_on_pushed(void *arg, const struct status *err)
 {
     struct container_creation *creation = arg;
@@ -91,11 +95,16 @@ static void creation_on_pushed(void *arg, const struct status *err)
     Interlink__Agent__V1__CreateContainerRequest *request = creation->request;
     struct status gone = STATUS_INIT;
 
-    creation->request = NULL;
     if (err == NULL && (container == NULL || container->sandbox->link == NULL)) {
         status_set(&gone, STATUS_UNAVAILABLE, "the agent went away while the image was being sent to it");
         err = &gone;
     }
+    if (err == NULL && creation->pushed < request->n_image_volumes) {
+        blob_push_start(creation->node, link_conn(container->sandbox->link),
+                        request->image_volumes[creation->pushed++]->image, creation_on_pushed, creation);
+        return;
+    }
+    creation->request = NULL;
     if (err == NULL)
         rpc_unary(link_conn(container->sandbox->link), "/interlink.agent.v1.Agent/CreateContainer", &request->base,
                   &interlink__agent__v1__create_container_response__descriptor, 0, creation_on_agent, creation);
@@ -130,6 +139,9 @@ static bool creation_check(const Runtime__V1__ContainerConfig *config, struct st
         return status_set(err, STATUS_INVALID_ARGUMENT, "config.metadata.name: missing");
     if (config->image == NULL || *config->image->image == '\0')
         return status_set(err, STATUS_INVALID_ARGUMENT, "config.image.image: missing");
+    for (size_t i = 0; i < config->n_mounts; i++)
+        if (image_volume_wanted(config->mounts[i]) && *config->mounts[i]->host_path != '\0')
+            return status_set(err, STATUS_INVALID_ARGUMENT, "config.mounts[%zu]: either host_path or image, not both", i);
     return creation_check_log_path(config->log_path, err);
 }
 
@@ -185,6 +197,52 @@ static void creation_fill_image(struct arena *arena, const struct image *image, 
     }
 }
 
+/* The images that are mounted, in the order of the mounts. Their ids go into the record, by which they are held. */
+static bool creation_find_volumes(struct node *node, struct arena *arena, Interlink__State__V1__Container *record,
+                                  Interlink__Agent__V1__CreateContainerRequest *out, struct status *err)
+{
+    static const struct buf no_text = BUF_INIT;
+    Runtime__V1__ContainerConfig *config = record->config;
+
+    out->image_volumes = ARENA_ARRAY(arena, Interlink__Agent__V1__ImageVolume *, config->n_mounts + 1);
+    for (size_t i = 0; i < config->n_mounts; i++) {
+        Runtime__V1__ImageSpec *spec = config->mounts[i]->image;
+        if (!image_volume_wanted(config->mounts[i]))
+            continue;
+        const struct image *image = image_store_find(node->images, spec->image);
+        if (image == NULL)
+            return status_set(err, STATUS_NOT_FOUND, "config.mounts[%zu].image.image: \"%s\" is not on this node: pull it first",
+                              i, spec->image);
+        pb_set(&spec->image_ref, image->id);
+        Interlink__Agent__V1__ImageVolume *volume = ARENA_NEW(arena, Interlink__Agent__V1__ImageVolume);
+        interlink__agent__v1__image_volume__init(volume);
+        volume->mount = (uint32_t)i;
+        volume->image = ARENA_NEW(arena, Interlink__Agent__V1__Image);
+        creation_fill_image(arena, image, &no_text, volume->image);
+        out->image_volumes[out->n_image_volumes++] = volume;
+    }
+    return true;
+}
+
+/* A Localhost profile is a file of the node: agents elsewhere get its content. One that is not here may be there. */
+static void creation_read_profile(const struct sandbox *sandbox, const Runtime__V1__ContainerConfig *config,
+                                  struct buf *out, Interlink__Agent__V1__CreateContainerRequest *request)
+{
+    const Runtime__V1__LinuxContainerSecurityContext *security =
+        config->linux != NULL ? config->linux->security_context : NULL;
+    enum security_seccomp kind;
+    const char *path;
+    struct status ignored;
+
+    if (sandbox->handler->local || !security_seccomp(security, &kind, &path, &ignored) || kind != SECURITY_SECCOMP_FILE)
+        return;
+    if (!file_read(path, SECURITY_SECCOMP_PROFILE_MAX, out, &ignored)) {
+        log_debug("seccomp profile %s: not on this node: %s", path, ignored.message);
+        return;
+    }
+    request->seccomp_profile = (ProtobufCBinaryData){ out->n, out->p };
+}
+
 static Interlink__State__V1__Container *creation_record(const struct sandbox *sandbox, const struct image *image,
                                                         const struct image_config *image_config,
                                                         const Runtime__V1__ContainerConfig *config)
@@ -209,14 +267,21 @@ static void creation_begin(struct sandbox *sandbox, struct link *link, struct rp
                            const struct buf *config_text, const Runtime__V1__ContainerConfig *config)
 {
     cleanup_arena struct arena arena = ARENA_INIT;
-    struct container *container = container_new(sandbox, creation_record(sandbox, image, image_config, config));
-    struct container_creation *creation = xcalloc(1, sizeof *creation);
+    cleanup_buf struct buf profile = BUF_INIT;
+    Interlink__State__V1__Container *record = creation_record(sandbox, image, image_config, config);
     Interlink__Agent__V1__CreateContainerRequest request = INTERLINK__AGENT__V1__CREATE_CONTAINER_REQUEST__INIT;
     Interlink__Agent__V1__Image agent_image;
-    struct status ignored;
+    struct status err = STATUS_INIT;
 
+    if (!creation_find_volumes(sandbox->node, &arena, record, &request, &err)) {
+        protobuf_c_message_free_unpacked(&record->base, NULL);
+        rpc_fail(call, &err);
+        return;
+    }
+    struct container *container = container_new(sandbox, record);
+    struct container_creation *creation = xcalloc(1, sizeof *creation);
     container->creating = true;
-    image_store_hold(sandbox->node->images, image->id, container->record->id, &ignored);
+    container_hold_images(container);
     creation->node = sandbox->node;
     creation->call = call;
     creation->pending = 2;
@@ -226,6 +291,7 @@ static void creation_begin(struct sandbox *sandbox, struct link *link, struct rp
     request.id = container->record->id;
     request.config = container->record->config;
     request.image = &agent_image;
+    creation_read_profile(sandbox, config, &profile, &request);
     if (sandbox->handler->local || sandbox->node->options->agents_share_images) {
         rpc_unary(link_conn(link), "/interlink.agent.v1.Agent/CreateContainer", &request.base,
                   &interlink__agent__v1__create_container_response__descriptor, 0, creation_on_agent, creation);

@@ -154,6 +154,14 @@ class Pod:
         self.cri.runtime.StartContainer(pb.StartContainerRequest(container_id=container))
         return container
 
+    def wait_for_agent(self, seconds=20):
+        """After a restart of serve: until the pod's agent has called in again."""
+        end = time.monotonic() + seconds
+        request = pb.PodSandboxStatusRequest(pod_sandbox_id=self.id, verbose=True)
+        while '"agentConnected":true' not in self.cri.runtime.PodSandboxStatus(request).info["info"]:
+            assert time.monotonic() < end, "the agent did not call in"
+            time.sleep(0.02)
+
     def output(self, container):
         """What the container's log holds: (stdout, stderr)."""
         status = self.cri.status(container)

@@ -89,6 +89,22 @@ def test_the_image_is_sent_once_a_pod(serve, cri):
     assert len(sent) == len(set(sent)) <= 1  # one layer; unpacked, the blob may have gone
 
 
+def test_image_volumes_and_profiles_are_sent_too(serve, cri):
+    """The agent sees neither the image store nor (were it really elsewhere) the node's files."""
+    pod = Pod(serve, cri, "volumes")
+    profile = serve.root / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}')
+    volume = pb.Mount(container_path="/image", readonly=True,
+                      image=pb.ImageSpec(image="gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest"))
+    security = pb.LinuxContainerSecurityContext(seccomp=pb.SecurityProfile(
+        profile_type=pb.SecurityProfile.Localhost, localhost_ref=str(profile)))
+    container = pod.run("sh", "-c", "grep -c 50000 /image/etc/group; mkdir /x", mounts=[volume],
+                        linux=pb.LinuxContainerConfig(security_context=security))
+    assert cri.wait_exit(container).exit_code != 0
+    out, err = pod.output(container)
+    assert out == b"1\n" and b"not permitted" in err
+
+
 def test_serve_may_be_killed_and_started_again(serve, cri):
     pod = Pod(serve, cri, "crash")
     container = pod.run("sh", "-c", "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.01; done")
