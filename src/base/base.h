@@ -6,6 +6,7 @@
  *   bytes.h     allocation that cannot fail, strings, growable buffers, hex and base64
  *   arena.h     memory that lives as long as a call
  *   list.h      intrusive lists
+ *   shared.h    bytes with several holders
  *   strmap.h    a map from strings to pointers
  *   clock.h     the two clocks
  *   random.h    random bytes and ids
@@ -56,6 +57,7 @@
 #include "base/bytes.h"
 #include "base/arena.h"
 #include "base/list.h"
+#include "base/shared.h"
 #include "base/strmap.h"
 #include "base/clock.h"
 #include "base/random.h"

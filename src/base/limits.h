@@ -314,6 +314,10 @@
 /* ---- node ---- */
 /* Output of one ExecSync: what fits one message of kubelet's client (16 MiB) with its frame. */
 #define EXEC_SYNC_OUTPUT_MAX (RPC_MESSAGE_MAX - 65536)
+/* One message of a streamed list: few messages for a big node, and far below what a client takes (16 MiB). */
+#define LISTS_PART_SIZE (128u << 10)
+/* Streamed lists under way: each holds on to a list as it was, some MB on a big node. */
+#define LISTS_STREAMS_MAX 64
 /* Events that wait for slow subscribers, or for one to come back: about two thousand of pods with many containers. */
 #define EVENTS_KEPT_BYTES (8 << 20)
 /* How long events are kept while nobody subscribes: containerd's time. kubelet comes back within seconds. */

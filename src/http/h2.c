@@ -420,25 +420,44 @@ static void h2_resume(struct h2_stream *s)
     h2_want_flush(s->h2);
 }
 
-uint8_t *h2_body_append(struct h2_stream *s, size_t n)
+static void h2_body_queue(struct h2_stream *s, struct http_block *block)
 {
-    if (s->last == NULL || s->last->capacity - s->last->n < n) {
-        struct http_block *block = http_block_new(&s->h2->output, n);
-        if (s->last == NULL)
-            s->first = block;
-        else
-            s->last->next = block;
-        s->last = block;
-    }
-    uint8_t *p = s->last->data + s->last->n;
-    s->last->n += n;
+    if (s->last == NULL)
+        s->first = block;
+    else
+        s->last->next = block;
+    s->last = block;
+}
+
+static void h2_body_grew(struct h2_stream *s, size_t n)
+{
     s->queued += n;
     if (s->queued > H2_SEND_HIGH_WATER) {
         s->above_mark = true;
         list_remove(&s->drained_link);
     }
     h2_resume(s);
+}
+
+uint8_t *h2_body_append(struct h2_stream *s, size_t n)
+{
+    if (s->last == NULL || s->last->capacity - s->last->n < n)
+        h2_body_queue(s, http_block_new(&s->h2->output, n));
+    uint8_t *p = s->last->data + s->last->n;
+    s->last->n += n;
+    h2_body_grew(s, n);
     return p;
+}
+
+void h2_body_append_shared(struct h2_stream *s, struct shared *shared)
+{
+    if (shared->n <= HTTP_OUTPUT_COPY_MAX) {
+        if (shared->n > 0)
+            memcpy(h2_body_append(s, shared->n), shared->bytes, shared->n);
+        return;
+    }
+    h2_body_queue(s, http_block_of_shared(shared));
+    h2_body_grew(s, shared->n);
 }
 
 void h2_body_end(struct h2_stream *s, const nghttp2_nv *trailers, size_t count)

@@ -92,6 +92,8 @@ bool h2_request(struct h2 *h2, struct h2_stream *s, const nghttp2_nv *fields, si
 void h2_respond(struct h2_stream *s, const nghttp2_nv *fields, size_t count, bool end);
 /* Room for exactly n body bytes, which the caller writes at once: they are queued. */
 uint8_t *h2_body_append(struct h2_stream *s, size_t n);
+/* All of `shared`, by reference: for bodies that many get. */
+void h2_body_append_shared(struct h2_stream *s, struct shared *shared);
 static inline bool h2_body_is_full(const struct h2_stream *s)
 {
     return s->above_mark;

@@ -30,6 +30,17 @@ struct http_block *http_block_new(struct http_output *out, size_t capacity)
     block->next = NULL;
     block->n = block->taken = 0;
     block->references = 1;
+    block->shared = NULL;
+    return block;
+}
+
+struct http_block *http_block_of_shared(struct shared *shared)
+{
+    struct http_block *block = xcalloc(1, sizeof *block);
+
+    block->n = block->capacity = shared->n;
+    block->references = 1;
+    block->shared = shared_ref(shared);
     return block;
 }
 
@@ -39,6 +50,11 @@ void http_block_release(struct http_output *out, struct http_block *block)
 
     if (--block->references > 0)
         return;
+    if (block->shared != NULL) {
+        shared_unref(block->shared);
+        free(block);
+        return;
+    }
     if (class == HTTP_BLOCK_CLASSES || out->spare_bytes + block->capacity > HTTP_OUTPUT_SPARE_MAX) {
         free(block);
         return;
@@ -74,7 +90,7 @@ void http_output_take(struct http_output *out, struct http_block *block, size_t 
 {
     /* The last segment is kept for copies, which join each other. */
     if (n <= HTTP_OUTPUT_COPY_MAX || out->count >= HTTP_OUTPUT_SEGMENTS - 1) {
-        http_output_copy(out, block->data + block->taken, n);
+        http_output_copy(out, http_block_data(block) + block->taken, n);
     } else {
         *http_output_segment(out) = (struct http_segment){ block, block->taken, n };
         block->references++;
@@ -111,7 +127,7 @@ ssize_t http_output_write(struct http_output *out, struct stream *stream)
         return 0;
     for (size_t i = 0; i < out->count; i++) {
         const struct http_segment *segment = &out->segments[(out->first + i) % HTTP_OUTPUT_SEGMENTS];
-        uint8_t *base = segment->block != NULL ? segment->block->data : out->bytes.p;
+        uint8_t *base = segment->block != NULL ? http_block_data(segment->block) : out->bytes.p;
         iov[i] = (struct iovec){ base + segment->offset, segment->n };
     }
     ssize_t put = stream_writev(stream, iov, (int)out->count);

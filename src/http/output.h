@@ -7,14 +7,19 @@
 #include "base/base.h"
 #include "io/stream.h"
 
-/* Body bytes: filled once, never moved, freed with the last reference. */
+/* Body bytes: filled once, never moved, freed with the last reference. They follow the block, or others hold them, too. */
 struct http_block {
     struct http_block *next; /* in a stream's queue */
     size_t n, capacity;
     size_t taken; /* bytes already handed to the output */
     unsigned references;
+    struct shared *shared; /* a reference; NULL: the bytes are `data` */
     uint8_t data[];
 };
+static inline uint8_t *http_block_data(struct http_block *block)
+{
+    return block->shared != NULL ? block->shared->bytes : block->data;
+}
 /* Blocks come in powers of two from this size on, and those up to the largest are kept for reuse: the C library would give
  * such memory back to the kernel each time. Short messages share one. */
 #define HTTP_BLOCK_SMALLEST 1024
@@ -38,6 +43,8 @@ struct http_output {
     size_t spare_bytes;
 };
 struct http_block *http_block_new(struct http_output *out, size_t capacity);
+/* With all of `shared`, and full: nothing can be added. Takes a reference. */
+struct http_block *http_block_of_shared(struct shared *shared);
 void http_block_release(struct http_output *out, struct http_block *block);
 void http_output_copy(struct http_output *out, const void *p, size_t n);
 /* The next n bytes of the block. */

@@ -31,7 +31,7 @@ void container_changed(struct container *container)
     const Interlink__State__V1__Container *record = container->record;
     Runtime__V1__Container item = RUNTIME__V1__CONTAINER__INIT;
 
-    container->node->container_list_valid = false;
+    lists_changed(container->node, LISTS_CONTAINERS);
     buf_clear(&container->item);
     if (!container_listed(container))
         return;
@@ -60,6 +60,7 @@ struct container *container_new(struct sandbox *sandbox, Interlink__State__V1__C
     list_init(&container->waiters);
     list_append(&sandbox->containers, &container->link);
     strmap_put(&container->node->containers, record->id, container);
+    lists_add_container(container);
     return container;
 }
 
@@ -106,7 +107,7 @@ void container_free(struct container *container)
     container_close_log(container);
     list_remove(&container->link);
     strmap_remove(&container->node->containers, container->record->id);
-    container->node->container_list_valid = false;
+    lists_remove_container(container);
     image_store_release(container->node->images, container->record->id);
     buf_free(&container->item);
     protobuf_c_message_free_unpacked(&container->record->base, NULL);

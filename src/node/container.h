@@ -22,6 +22,7 @@ struct container {
     struct sandbox *sandbox;
     Interlink__State__V1__Container *record; /* owned */
     struct list link;                        /* in sandbox->containers */
+    struct list uid_link;                    /* lists.c's */
     struct buf item;                         /* its element of the list response */
     struct logfile *log;                     /* owned; NULL when all output is stored */
     bool creating, removing;

@@ -38,23 +38,39 @@ static void images_fill(struct arena *arena, const struct image *image, Runtime_
     }
 }
 
-static void images_list(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+/* Appends the elements of the list response. */
+static void images_encode(struct node *node, struct arena *arena, const Runtime__V1__ImageFilter *filter, struct buf *out)
 {
-    struct node *node = context;
-    const Runtime__V1__ImageFilter *filter = ((const Runtime__V1__ListImagesRequest *)(const void *)request)->filter;
     const char *wanted = filter != NULL && filter->image != NULL ? filter->image->image : "";
     const struct image *only = *wanted != '\0' ? image_store_find(node->images, wanted) : NULL;
-    cleanup_buf struct buf out = BUF_INIT;
     const struct image *image = NULL;
 
     while ((image = image_store_next(node->images, image)) != NULL) {
         Runtime__V1__Image item;
         if (*wanted != '\0' && image != only)
             continue;
-        images_fill(rpc_call_arena(call), image, &item);
-        pb_encode_item(&item.base, &out);
+        images_fill(arena, image, &item);
+        pb_encode_item(&item.base, out);
     }
+}
+
+static void images_list(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    cleanup_buf struct buf out = BUF_INIT;
+
+    images_encode(context, rpc_call_arena(call), ((const Runtime__V1__ListImagesRequest *)(const void *)request)->filter, &out);
     rpc_reply_packed(call, out.p, out.n);
+}
+
+static void images_stream(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    cleanup_buf struct buf out = BUF_INIT;
+
+    images_encode(context, rpc_call_arena(call), ((const Runtime__V1__StreamImagesRequest *)(const void *)request)->filter, &out);
+    struct shared *list = shared_new(out.n);
+    if (out.n > 0)
+        memcpy(list->bytes, out.p, out.n);
+    lists_stream(context, call, list);
 }
 
 static void images_verbose(struct arena *arena, struct node *node, const struct image *image,
@@ -233,20 +249,13 @@ static void images_fs_info(void *context, struct rpc_call *call, const ProtobufC
     rpc_reply(call, &response.base);
 }
 
-static void images_no_stream(void *context, struct rpc_call *call, const ProtobufCMessage *request)
-{
-    (void)context;
-    (void)request;
-    rpc_failf(call, STATUS_UNIMPLEMENTED, "streamed lists are not offered by this version: kubelet uses the plain ones");
-}
-
 #define IMAGE_METHOD(rpc_name, input_name, output_name, function)                                                      \
     { rpc_name, RPC_UNARY, &runtime__v1__##input_name##__descriptor, &runtime__v1__##output_name##__descriptor, function }
 
 const struct rpc_method image_methods[] = {
     IMAGE_METHOD("ListImages", list_images_request, list_images_response, images_list),
     { "StreamImages", RPC_SERVER_STREAMING, &runtime__v1__stream_images_request__descriptor,
-      &runtime__v1__stream_images_response__descriptor, images_no_stream },
+      &runtime__v1__stream_images_response__descriptor, images_stream },
     IMAGE_METHOD("ImageStatus", image_status_request, image_status_response, images_status),
     IMAGE_METHOD("PullImage", pull_image_request, pull_image_response, images_pull),
     IMAGE_METHOD("RemoveImage", remove_image_request, remove_image_response, images_remove),

@@ -369,8 +369,7 @@ void node_stop(struct node *node)
     free((void *)(uintptr_t)node->services.services);
     strmap_free(&node->sandboxes);
     strmap_free(&node->containers);
-    buf_free(&node->sandbox_list);
-    buf_free(&node->container_list);
+    lists_free(&node->lists);
     free(node->handlers);
     free(node->relay_socket);
     free(node);

@@ -8,6 +8,7 @@
  *   container.[ch]          a container of a ready pod, driven through the agent
  *   link.[ch]               the connection to a pod's agent
  *   events.[ch], announce.[ch]  what happened to containers and sandboxes, to who subscribed
+ *   lists.[ch]              the lists of both, kept ready
  *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
  *   relay.[ch]              where agents call in
  *   features.[ch]           what pods can have here and elsewhere
@@ -23,6 +24,7 @@
 #include "base/base.h"
 #include "io/loop.h"
 #include "io/socket.h"
+#include "node/lists.h"
 #include "node/state.h"
 #include "rpc/rpc.h"
 
@@ -95,9 +97,7 @@ struct node {
     struct rpc_server *server;
     int64_t last_poll_ms;            /* monotonic: kubelet's last list call */
     struct timer lease_timer;
-    /* Cached encodings of the unfiltered lists; dropped when anything in them changes. */
-    struct buf sandbox_list, container_list;
-    bool sandbox_list_valid, container_list_valid;
+    struct lists lists;
     char node_ip[46];                /* of pods that use this machine's network */
 };
 

@@ -95,39 +95,6 @@ static void runtime_pod_sandbox_status(void *context, struct rpc_call *call, con
         rpc_reply(call, &status_of_sandbox(rpc_call_arena(call), sandbox, r->verbose)->base);
 }
 
-static bool runtime_sandbox_matches(const struct sandbox *sandbox, const Runtime__V1__PodSandboxFilter *filter)
-{
-    const Interlink__State__V1__Sandbox *record = sandbox->record;
-    bool ready = record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__READY;
-
-    return str_starts(record->id, filter->id) &&
-           (filter->state == NULL || ready == (filter->state->state == RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY)) &&
-           pb_labels_match(filter->n_label_selector, filter->label_selector, record->config->n_labels,
-                           record->config->labels);
-}
-
-static void runtime_list_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
-{
-    struct node *node = context;
-    const Runtime__V1__PodSandboxFilter *filter =
-        ((const Runtime__V1__ListPodSandboxRequest *)(const void *)request)->filter;
-    cleanup_buf struct buf filtered = BUF_INIT;
-    struct buf *out = filter == NULL ? &node->sandbox_list : &filtered;
-    struct strmap_iter it = { 0 };
-
-    node->last_poll_ms = clock_mono_ms();
-    if (filter != NULL || !node->sandbox_list_valid) {
-        buf_clear(out);
-        while (strmap_next(&node->sandboxes, &it)) {
-            struct sandbox *sandbox = it.value;
-            if (sandbox->item.n > 0 && (filter == NULL || runtime_sandbox_matches(sandbox, filter)))
-                buf_append(out, sandbox->item.p, sandbox->item.n);
-        }
-        node->sandbox_list_valid |= filter == NULL;
-    }
-    rpc_reply_packed(call, out->p, out->n);
-}
-
 /* ---- containers ---- */
 
 static void runtime_create_container(void *context, struct rpc_call *call, const ProtobufCMessage *request)
@@ -176,38 +143,6 @@ static void runtime_remove_container(void *context, struct rpc_call *call, const
         container_remove(container, call);
     else
         runtime_reply_absent(call, &err);
-}
-
-static bool runtime_container_matches(const struct container *container, const Runtime__V1__ContainerFilter *filter)
-{
-    const Interlink__State__V1__Container *record = container->record;
-
-    return str_starts(record->id, filter->id) && str_starts(record->sandbox_id, filter->pod_sandbox_id) &&
-           (filter->state == NULL || (int)record->phase == (int)filter->state->state) &&
-           pb_labels_match(filter->n_label_selector, filter->label_selector, record->config->n_labels,
-                           record->config->labels);
-}
-
-static void runtime_list_containers(void *context, struct rpc_call *call, const ProtobufCMessage *request)
-{
-    struct node *node = context;
-    const Runtime__V1__ContainerFilter *filter =
-        ((const Runtime__V1__ListContainersRequest *)(const void *)request)->filter;
-    cleanup_buf struct buf filtered = BUF_INIT;
-    struct buf *out = filter == NULL ? &node->container_list : &filtered;
-    struct strmap_iter it = { 0 };
-
-    node->last_poll_ms = clock_mono_ms();
-    if (filter != NULL || !node->container_list_valid) {
-        buf_clear(out);
-        while (strmap_next(&node->containers, &it)) {
-            struct container *container = it.value;
-            if (container->item.n > 0 && (filter == NULL || runtime_container_matches(container, filter)))
-                buf_append(out, container->item.p, container->item.n);
-        }
-        node->container_list_valid |= filter == NULL;
-    }
-    rpc_reply_packed(call, out->p, out->n);
 }
 
 static void runtime_container_status(void *context, struct rpc_call *call, const ProtobufCMessage *request)
@@ -273,7 +208,6 @@ RUNTIME_REFUSE(runtime_no_streaming,
                "interactive exec, attach and port-forward are not offered by this version; ExecSync is")
 RUNTIME_REFUSE(runtime_no_stats, "resource usage is not measured by this version")
 RUNTIME_REFUSE(runtime_no_metrics, "metrics are not measured by this version")
-RUNTIME_REFUSE(runtime_no_stream_lists, "streamed lists are not offered by this version: kubelet uses the plain ones")
 RUNTIME_REFUSE(runtime_no_update, "the resources of a running container cannot be changed by this version")
 RUNTIME_REFUSE(runtime_no_runtime_update, "the pod CIDR has no use here: pods use the network of their job")
 RUNTIME_REFUSE(runtime_no_checkpoint, "checkpoints are not offered: a job cannot be frozen and restored by its batch system")
@@ -292,15 +226,15 @@ const struct rpc_method runtime_methods[] = {
                    runtime_remove_pod_sandbox),
     RUNTIME_METHOD("PodSandboxStatus", pod_sandbox_status_request, pod_sandbox_status_response,
                    runtime_pod_sandbox_status),
-    RUNTIME_METHOD("ListPodSandbox", list_pod_sandbox_request, list_pod_sandbox_response, runtime_list_pod_sandbox),
+    RUNTIME_METHOD("ListPodSandbox", list_pod_sandbox_request, list_pod_sandbox_response, lists_pod_sandboxes),
     RUNTIME_STREAM("StreamPodSandboxes", stream_pod_sandboxes_request, stream_pod_sandboxes_response,
-                   runtime_no_stream_lists),
+                   lists_stream_pod_sandboxes),
     RUNTIME_METHOD("CreateContainer", create_container_request, create_container_response, runtime_create_container),
     RUNTIME_METHOD("StartContainer", start_container_request, start_container_response, runtime_start_container),
     RUNTIME_METHOD("StopContainer", stop_container_request, stop_container_response, runtime_stop_container),
     RUNTIME_METHOD("RemoveContainer", remove_container_request, remove_container_response, runtime_remove_container),
-    RUNTIME_METHOD("ListContainers", list_containers_request, list_containers_response, runtime_list_containers),
-    RUNTIME_STREAM("StreamContainers", stream_containers_request, stream_containers_response, runtime_no_stream_lists),
+    RUNTIME_METHOD("ListContainers", list_containers_request, list_containers_response, lists_containers),
+    RUNTIME_STREAM("StreamContainers", stream_containers_request, stream_containers_response, lists_stream_containers),
     RUNTIME_METHOD("ContainerStatus", container_status_request, container_status_response, runtime_container_status),
     RUNTIME_METHOD("UpdateContainerResources", update_container_resources_request, update_container_resources_response,
                    runtime_no_update),

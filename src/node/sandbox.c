@@ -33,7 +33,7 @@ void sandbox_changed(struct sandbox *sandbox)
     const Interlink__State__V1__Sandbox *record = sandbox->record;
     Runtime__V1__PodSandbox item = RUNTIME__V1__POD_SANDBOX__INIT;
 
-    sandbox->node->sandbox_list_valid = false;
+    lists_changed(sandbox->node, LISTS_SANDBOXES);
     buf_clear(&sandbox->item);
     if (!sandbox_listed(sandbox))
         return;
@@ -62,6 +62,7 @@ static struct sandbox *sandbox_new(struct node *node, struct handler *handler, I
     list_init(&sandbox->waiters);
     sandbox->queue_words = xstrdup("its job has been submitted");
     strmap_put(&node->sandboxes, record->id, sandbox);
+    lists_add_sandbox(sandbox);
     sandbox_changed(sandbox);
     return sandbox;
 }
@@ -78,7 +79,7 @@ void sandbox_free(struct sandbox *sandbox)
     waiters_fail(&sandbox->waiters, WAIT_REMOVED, &err);
     state_forget(sandbox->node->state, sandbox);
     strmap_remove(&sandbox->node->sandboxes, sandbox->record->id);
-    sandbox->node->sandbox_list_valid = false;
+    lists_remove_sandbox(sandbox);
     timer_stop(&sandbox->stop_timer);
     link_free(sandbox->link);
     interlink_job_free(sandbox->job);

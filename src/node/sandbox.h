@@ -23,6 +23,7 @@ struct sandbox {
     struct node *node;
     struct handler *handler;
     Interlink__State__V1__Sandbox *record; /* owned; id, config, phase... */
+    struct list uid_link;                  /* lists.c's */
     struct list containers;                /* struct container.link */
     struct interlink_job *job;             /* owned; NULL once its deletion is confirmed */
     struct link *link;                     /* owned; NULL while the agent is not connected */

@@ -286,6 +286,16 @@ void rpc_reply_packed(struct rpc_call *call, const void *p, size_t n)
     rpc_call_unhold(&call->s);
 }
 
+void rpc_reply_shared(struct rpc_call *call, struct shared *response)
+{
+    if (rpc_call_take(call, STATUS_OK)) {
+        rpc_call_send_headers(call);
+        rpc_stream_send_shared(&call->s, response);
+        rpc_call_send_end(call, "200", STATUS_OK, "");
+    }
+    rpc_call_unhold(&call->s);
+}
+
 void rpc_finish(struct rpc_call *call, const struct status *status)
 {
     enum status_code code = status != NULL ? status->code : STATUS_OK;

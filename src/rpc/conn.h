@@ -81,6 +81,7 @@ nghttp2_nv rpc_field(const char *name, const char *value, size_t value_length); 
 /* Queues one message. */
 void rpc_stream_send(struct rpc_stream *s, const ProtobufCMessage *message);
 void rpc_stream_send_packed(struct rpc_stream *s, const void *p, size_t n);
+void rpc_stream_send_shared(struct rpc_stream *s, struct shared *message);
 /* Gives back everything but the arenas' first chunks. */
 void rpc_stream_reset(struct rpc_stream *s);
 

@@ -243,9 +243,10 @@ void rpc_inbound_pause(struct rpc_stream *s, bool paused)
 
 /* ---- sending ---- */
 
-static uint8_t *rpc_stream_prefix(struct rpc_stream *s, size_t n)
+/* The prefix of a message of n bytes, and room for the first `room` of them. */
+static uint8_t *rpc_stream_prefix(struct rpc_stream *s, size_t n, size_t room)
 {
-    uint8_t *p = h2_body_append(&s->h2, RPC_PREFIX + n);
+    uint8_t *p = h2_body_append(&s->h2, RPC_PREFIX + room);
 
     p[0] = 0;
     p[1] = (uint8_t)(n >> 24);
@@ -259,15 +260,21 @@ void rpc_stream_send(struct rpc_stream *s, const ProtobufCMessage *message)
 {
     size_t n = protobuf_c_message_get_packed_size(message);
 
-    protobuf_c_message_pack(message, rpc_stream_prefix(s, n));
+    protobuf_c_message_pack(message, rpc_stream_prefix(s, n, n));
 }
 
 void rpc_stream_send_packed(struct rpc_stream *s, const void *p, size_t n)
 {
-    uint8_t *to = rpc_stream_prefix(s, n);
+    uint8_t *to = rpc_stream_prefix(s, n, n);
 
     if (n > 0)
         memcpy(to, p, n);
+}
+
+void rpc_stream_send_shared(struct rpc_stream *s, struct shared *message)
+{
+    rpc_stream_prefix(s, message->n, 0);
+    h2_body_append_shared(&s->h2, message);
 }
 
 void rpc_stream_reset(struct rpc_stream *s)

@@ -102,8 +102,10 @@ void rpc_call_on_cancel(struct rpc_call *call, void (*fn)(void *arg), void *arg)
 
 /* Unary and client-streaming: the one response, and OK. */
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *response);
-/* Same with the response already encoded (copied): for cached lists. */
+/* Same with the response already encoded (copied). */
 void rpc_reply_packed(struct rpc_call *call, const void *p, size_t n);
+/* Same by reference: for cached lists. */
+void rpc_reply_shared(struct rpc_call *call, struct shared *response);
 void rpc_fail(struct rpc_call *call, const struct status *status);
 /* Shorthand. */
 void rpc_failf(struct rpc_call *call, enum status_code code, const char *format, ...) PRINTF_LIKE(3, 4);
