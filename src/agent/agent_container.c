@@ -17,6 +17,7 @@ struct agent_operation {
     struct list link;
     void (*run)(struct agent_container *c, struct agent_operation *op);
     const Interlink__Agent__V1__CreateContainerRequest *request; /* create; borrowed */
+    const Runtime__V1__LinuxContainerResources *resources;       /* update; borrowed */
     int signal;
     bool all;
     agent_container_done *done;
@@ -238,14 +239,22 @@ static void agent_operation_create(struct agent_container *c, struct agent_opera
 
 /* ---- the first process ---- */
 
+static void agent_operation_remove(struct agent_container *c, struct agent_operation *op);
+
+/* A remove waits for the process to end. */
+static bool agent_container_removing(struct agent_container *c)
+{
+    return c->busy && agent_operation_first(c)->run == agent_operation_remove;
+}
+
 static void agent_container_on_drained(void *arg)
 {
     struct agent_container *c = arg;
 
     agent_attach_end_all(c);
     agent_container_move(c, AGENT_CONTAINER_EXITED);
-    /* A remove that waited for this begins anew. */
-    c->busy = false;
+    if (agent_container_removing(c)) /* it begins anew */
+        c->busy = false;
     agent_container_next(c);
 }
 
@@ -267,7 +276,7 @@ static void agent_container_on_exit(void *arg, int wait_status)
     agent_input_close(&c->input);
     agent_container_move(c, AGENT_CONTAINER_DRAINING);
     agent_output_drain(&c->output, agent_container_on_drained, c);
-    if (c->busy) /* it is being removed: nobody waits for its last words */
+    if (agent_container_removing(c)) /* nobody waits for its last words */
         agent_output_cut(&c->output);
 }
 
@@ -371,6 +380,32 @@ static void agent_operation_signal(struct agent_container *c, struct agent_opera
     else if (c->state == AGENT_CONTAINER_RUNNING)
         ok = engine_signal(c->agent->engine, c->id, c->bundle, c->pid, op->signal, op->all, &err);
     agent_operation_end(c, ok ? NULL : &err);
+}
+
+/* ---- update ---- */
+
+static void agent_container_on_updated(void *arg, const struct status *err, struct buf *output)
+{
+    struct agent_container *c = arg;
+
+    (void)output;
+    agent_operation_end(c, err);
+    agent_container_next(c);
+}
+
+static void agent_operation_update(struct agent_container *c, struct agent_operation *op)
+{
+    struct status err = STATUS_INIT;
+    struct agent_update_work work = { .container = c, .resources = op->resources };
+
+    if (c->state == AGENT_CONTAINER_NEW)
+        status_set(&err, STATUS_NOT_FOUND, "container %s is not in this pod", c->id);
+    else if (c->state != AGENT_CONTAINER_CREATED && c->state != AGENT_CONTAINER_RUNNING)
+        status_set(&err, STATUS_FAILED_PRECONDITION, "container %s has ended", c->id);
+    c->busy = err.code == STATUS_OK && agent_usable(c->agent, &err) &&
+              worker_start(c->agent->loop, &c->worker, agent_update_worker, &work, agent_container_on_updated, c, &err);
+    if (!c->busy)
+        agent_operation_end(c, &err);
 }
 
 /* ---- remove ---- */
@@ -477,6 +512,13 @@ void agent_container_signal(struct agent *agent, const char *id, int signal, boo
     }
     agent_container_ask(agent, id, &(struct agent_operation){
         .run = agent_operation_signal, .signal = signal, .all = all, .done = done, .arg = arg });
+}
+
+void agent_container_update(struct agent *agent, const char *id, const Runtime__V1__LinuxContainerResources *resources,
+                            agent_container_done *done, void *arg)
+{
+    agent_container_ask(agent, id, &(struct agent_operation){
+        .run = agent_operation_update, .resources = resources, .done = done, .arg = arg });
 }
 
 void agent_container_remove(struct agent *agent, const char *id, agent_container_done *done, void *arg)

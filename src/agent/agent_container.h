@@ -15,7 +15,7 @@
  *   DRAINING  the process has ended; its output is still being read. To the node it is RUNNING
  *   EXITED    the log is complete
  *
- * What is asked of a container is done one after the other, in order: create, start, signal, remove. What takes time
+ * What is asked of a container is done one after the other, in order: create, start, signal, update, remove. What takes time
  * happens in a worker; the state changes when the worker has answered, in agent_container_move(), nowhere else.
  * All is idempotent: what is so already succeeds.
  */
@@ -79,6 +79,9 @@ void agent_container_create(struct agent *agent, const Interlink__Agent__V1__Cre
                             agent_container_done *done, void *arg);
 void agent_container_start(struct agent *agent, const char *id, agent_container_done *done, void *arg);
 void agent_container_signal(struct agent *agent, const char *id, int signal, bool all, agent_container_done *done, void *arg);
+/* `resources` must live until done. */
+void agent_container_update(struct agent *agent, const char *id, const Runtime__V1__LinuxContainerResources *resources,
+                            agent_container_done *done, void *arg);
 void agent_container_remove(struct agent *agent, const char *id, agent_container_done *done, void *arg);
 
 struct agent_container *agent_container_find(struct agent *agent, const char *id); /* NULL when it is NEW, too */

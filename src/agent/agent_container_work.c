@@ -174,6 +174,18 @@ void agent_start_close(struct agent_container *c)
     agent_stdio_close(c->worker_fds);
 }
 
+/* ---- update ---- */
+
+bool agent_update_worker(void *arg, struct buf *output, struct status *err)
+{
+    const struct agent_update_work *work = arg;
+    const struct agent_container *c = work->container;
+
+    (void)output;
+    agent_worker_enter(c->agent);
+    return engine_update(c->agent->engine, c->id, c->bundle, work->resources, err);
+}
+
 /* ---- remove ---- */
 
 bool agent_remove_worker(void *arg, struct buf *output, struct status *err)

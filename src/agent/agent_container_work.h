@@ -27,6 +27,14 @@ bool agent_start_worker(struct agent_container *c, void (*on_done)(void *arg, co
 /* Closes our ends. */
 void agent_start_close(struct agent_container *c);
 
+/* ---- update ---- */
+struct agent_update_work {
+    struct agent_container *container;
+    const Runtime__V1__LinuxContainerResources *resources;
+};
+/* `arg` is a struct agent_update_work. */
+bool agent_update_worker(void *arg, struct buf *output, struct status *err);
+
 /* ---- remove ---- */
 /* `arg` is the struct agent_container. */
 bool agent_remove_worker(void *arg, struct buf *output, struct status *err);

@@ -3,6 +3,7 @@
 #include "agent/agent_attach.h"
 #include "agent/agent_blobs.h"
 #include "agent/agent_container.h"
+#include "agent/agent_container_work.h"
 #include "agent/agent_context.h"
 #include "agent/agent_exec.h"
 #include "agent/agent_forward.h"
@@ -194,6 +195,69 @@ static void agent_on_remove_container(void *context, struct rpc_call *call, cons
     agent_container_remove(context, request->id, agent_on_remove_done, call);
 }
 
+static void agent_on_update_done(void *arg, const struct status *err, const struct agent_container *c)
+{
+    Interlink__Agent__V1__UpdateContainerResponse response = INTERLINK__AGENT__V1__UPDATE_CONTAINER_RESPONSE__INIT;
+
+    (void)c;
+    if (err != NULL)
+        rpc_fail(arg, err);
+    else
+        rpc_reply(arg, &response.base);
+}
+
+static void agent_on_update_container(void *context, struct rpc_call *call, const ProtobufCMessage *message)
+{
+    const Interlink__Agent__V1__UpdateContainerRequest *request = (const void *)message;
+
+    if (request->resources == NULL)
+        rpc_failf(call, STATUS_INVALID_ARGUMENT, "resources: missing");
+    else
+        agent_container_update(context, request->id, request->resources, agent_on_update_done, call);
+}
+
+/* The pod's own limits. */
+struct agent_pod_update {
+    struct agent *agent;
+    struct rpc_call *call;
+    const Interlink__Agent__V1__UpdateSandboxRequest *request; /* lives as long as the call */
+    struct worker worker;
+};
+
+static bool agent_pod_update_work(void *arg, struct buf *output, struct status *err)
+{
+    const struct agent_pod_update *u = arg;
+
+    (void)output;
+    agent_worker_enter(u->agent);
+    return engine_update_pod(u->agent->engine, u->request->overhead, u->request->resources, err);
+}
+
+static void agent_pod_update_done(void *arg, const struct status *err, struct buf *output)
+{
+    struct agent_pod_update *u = arg;
+    Interlink__Agent__V1__UpdateSandboxResponse response = INTERLINK__AGENT__V1__UPDATE_SANDBOX_RESPONSE__INIT;
+
+    (void)output;
+    if (err != NULL)
+        rpc_fail(u->call, err);
+    else
+        rpc_reply(u->call, &response.base);
+}
+
+/* Without a function for the call's end it is ours until the worker is done. */
+static void agent_on_update_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *message)
+{
+    struct agent *agent = context;
+    struct agent_pod_update *u = ARENA_NEW(rpc_call_arena(call), struct agent_pod_update);
+    struct status err = STATUS_INIT;
+
+    *u = (struct agent_pod_update){ .agent = agent, .call = call, .request = (const void *)message };
+    if (!agent_usable(agent, &err) ||
+        !worker_start(agent->loop, &u->worker, agent_pod_update_work, u, agent_pod_update_done, u, &err))
+        rpc_fail(call, &err);
+}
+
 static void agent_on_exec(void *context, struct rpc_call *call, const ProtobufCMessage *message)
 {
     (void)message;
@@ -267,6 +331,8 @@ static const struct rpc_method agent_methods[] = {
     AGENT_METHOD(StartContainer, RPC_UNARY, start_container),
     AGENT_METHOD(SignalContainer, RPC_UNARY, signal_container),
     AGENT_METHOD(RemoveContainer, RPC_UNARY, remove_container),
+    AGENT_METHOD(UpdateContainer, RPC_UNARY, update_container),
+    AGENT_METHOD(UpdateSandbox, RPC_UNARY, update_sandbox),
     AGENT_METHOD(Exec, RPC_BIDI_STREAMING, exec),
     { "Attach", RPC_BIDI_STREAMING, &interlink__agent__v1__exec_request__descriptor,
       &interlink__agent__v1__exec_response__descriptor, agent_on_attach },

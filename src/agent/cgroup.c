@@ -468,6 +468,20 @@ static bool cgroup_make_container(const struct cgroups *c, const struct cgroup_h
     return true;
 }
 
+bool cgroup_make_group(const struct cgroups *c, const struct cgroup_hierarchy *h, const char *path, struct status *err)
+{
+    cleanup_free char *pod = xasprintf("%s%s", h->mount, c->pod);
+
+    /* In a pod folder that is not ours, each container's is announced by itself. */
+    if ((c->given || h->made == 0) && !cgroup_announce(c, path))
+        return status_errno(err, "cannot write to %s", c->list_path);
+    if (!cgroup_make_container(c, h, path))
+        return status_errno(err, "cannot make the cgroup %s", path);
+    if ((h->controllers & CGROUP_CPUSET) != 0 && !h->unified)
+        cgroup_inherit_cpuset(pod, path);
+    return true;
+}
+
 bool cgroup_create(const struct cgroups *c, const char *id, const Runtime__V1__LinuxContainerResources *resources,
                    const struct cgroup_device *devices, size_t device_count, struct buf *note, struct status *err)
 {
@@ -476,25 +490,20 @@ bool cgroup_create(const struct cgroups *c, const char *id, const Runtime__V1__L
         if (!cgroup_needed(h, resources))
             continue;
         cleanup_free char *path = cgroup_path(c, h, id);
-        cleanup_free char *pod = xasprintf("%s%s", h->mount, c->pod);
-        /* In a pod folder that is not ours, each container's is announced by itself. */
-        if ((c->given || h->made == 0) && !cgroup_announce(c, path))
-            return status_errno(err, "cannot write to %s", c->list_path);
-        if (!cgroup_make_container(c, h, path))
-            return status_errno(err, "cannot make the cgroup %s", path);
+        if (!cgroup_make_group(c, h, path, err))
+            return false;
         cleanup_close int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
             return status_errno(err, "cannot open the cgroup %s", path);
-        if ((h->controllers & CGROUP_CPUSET) != 0 && !h->unified)
-            cgroup_inherit_cpuset(pod, path);
         if (resources != NULL)
             cgroup_write_limits(h, fd, path, resources, note);
         if (devices != NULL && (h->unified || (h->controllers & CGROUP_DEVICES) != 0) &&
             !cgroup_restrict_devices(h, fd, devices, device_count, err))
             return status_prefix(err, "cgroup %s", path);
     }
-    if (resources != NULL && resources->n_unified > 0 && c->mode != CGROUP_NONE && c->mode != CGROUP_V2)
-        buf_printf(note, "%sunified", note->n > 0 ? ", " : "");
+    for (size_t i = 0; resources != NULL && i < resources->n_unified; i++)
+        if ((c->mode == CGROUP_V1 || c->mode == CGROUP_HYBRID) && strcmp(resources->unified[i]->key, CGROUP_PIDS_MAX) != 0)
+            buf_printf(note, "%sunified[%.64s]", note->n > 0 ? ", " : "", resources->unified[i]->key);
     return true;
 }
 

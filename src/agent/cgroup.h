@@ -94,6 +94,11 @@ int cgroup_each(const struct cgroups *c, const char *id, void (*visit)(void *arg
  * SIGKILL and where the kernel has cgroup.kill (v2, Linux 5.14) at once. */
 int cgroup_signal(const struct cgroups *c, const char *id, int signal);
 bool cgroup_oom_killed(const struct cgroups *c, const char *id);
+/* New limits for a container's group that is there, or for the pod's own (id ""): what `r` names; fields that are 0 or empty
+ * stay as they are. On failure what was written is taken back, and the message begins with the field ("memory_limit_in_bytes:
+ * the container uses more than that"): FAILED_PRECONDITION, or INVALID_ARGUMENT. Takes as long as the kernel needs to
+ * reclaim memory: worker. (cgroup_update.c) */
+bool cgroup_update(const struct cgroups *c, const char *id, const Runtime__V1__LinuxContainerResources *r, struct status *err);
 /* Kills what is left and removes the folder and those that the container made in it. Waits up to two seconds. */
 bool cgroup_remove(const struct cgroups *c, const char *id, struct status *err);
 
@@ -102,6 +107,8 @@ bool cgroup_remove(const struct cgroups *c, const char *id, struct status *err);
 char *cgroup_path(const struct cgroups *c, const struct cgroup_hierarchy *h, const char *id);
 /* A whole file; "" when it cannot be read; the caller frees. */
 char *cgroup_read_text(const char *path);
+/* Makes a container's folder `path` in h, as create does, without limits. */
+bool cgroup_make_group(const struct cgroups *c, const struct cgroup_hierarchy *h, const char *path, struct status *err);
 /* Splits off the next line of *text (changed in place); NULL at the end. */
 char *cgroup_line(char **text);
 
@@ -111,6 +118,14 @@ void cgroup_write_limits(const struct cgroup_hierarchy *h, int dir_fd, const cha
                          const Runtime__V1__LinuxContainerResources *r, struct buf *note);
 bool cgroup_restrict_devices(const struct cgroup_hierarchy *h, int dir_fd, const struct cgroup_device *devices, size_t count,
                              struct status *err);
+/* The one file of v2 that v1 has under the same name, so that `unified` can name it there, too. */
+#define CGROUP_PIDS_MAX "pids.max"
+/* "2MB", "1GB": how the kernel spells a size of huge pages in a file's name. */
+bool cgroup_page_size_ok(const char *size);
+/* Whether `unified` may name it: a file of the group, none of those by which processes are moved or groups nested. */
+bool cgroup_unified_ok(const char *name);
+/* cpu_shares 2..262144 to cpu.weight 1..10000. */
+int64_t cgroup_weight(int64_t shares);
 /* Writes text to a file below dir_fd in one write(2). False with errno. */
 bool cgroup_write(int dir_fd, const char *name, const char *text);
 /* The program for v2, one word an instruction; for the tests. Returns the number of instructions (<= max). */

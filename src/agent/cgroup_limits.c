@@ -37,8 +37,7 @@ static void cgroup_note(struct buf *note, const char *field)
     buf_printf(note, "%s%s", note->n > 0 ? ", " : "", field);
 }
 
-/* cpu_shares 2..262144 to cpu.weight 1..10000. */
-static int64_t cgroup_weight(int64_t shares)
+int64_t cgroup_weight(int64_t shares)
 {
     if (shares < 2)
         shares = 2;
@@ -47,8 +46,7 @@ static int64_t cgroup_weight(int64_t shares)
     return 1 + (shares - 2) * 9999 / 262142;
 }
 
-/* "2MB" -> "2MB" as the kernel spells it; false on anything else, for it becomes part of a file name. */
-static bool cgroup_page_size_ok(const char *size)
+bool cgroup_page_size_ok(const char *size)
 {
     size_t n = strspn(size, "0123456789");
 
@@ -120,13 +118,18 @@ static void cgroup_limit_hugetlb(int dir, const Runtime__V1__LinuxContainerResou
     }
 }
 
-static void cgroup_limit_unified(int dir, const Runtime__V1__LinuxContainerResources *r, struct buf *note)
+bool cgroup_unified_ok(const char *name)
+{
+    return strchr(name, '/') == NULL && !str_starts(name, "cgroup.") && name[0] != '.' && name[0] != '\0';
+}
+
+static void cgroup_limit_unified(int dir, const Runtime__V1__LinuxContainerResources *r, bool unified, struct buf *note)
 {
     for (size_t i = 0; i < r->n_unified; i++) {
         const char *name = r->unified[i]->key;
-        /* A file of this folder, and none of those by which processes are moved or groups nested. */
-        if (strchr(name, '/') != NULL || str_starts(name, "cgroup.") || name[0] == '.' ||
-            !cgroup_write(dir, name, r->unified[i]->value)) {
+        if (!unified && strcmp(name, CGROUP_PIDS_MAX) != 0)
+            continue; /* noted once, by cgroup_create */
+        if (!cgroup_unified_ok(name) || !cgroup_write(dir, name, r->unified[i]->value)) {
             char field[96];
             snprintf(field, sizeof field, "unified[%.64s]", name);
             cgroup_note(note, field);
@@ -149,8 +152,8 @@ void cgroup_write_limits(const struct cgroup_hierarchy *h, int dir_fd, const cha
     }
     if (h->controllers & CGROUP_HUGETLB)
         cgroup_limit_hugetlb(dir_fd, r, h->unified, note);
-    if (h->unified)
-        cgroup_limit_unified(dir_fd, r, note);
+    if (h->unified || (h->controllers & CGROUP_PIDS) != 0)
+        cgroup_limit_unified(dir_fd, r, h->unified, note);
 }
 
 /* ---- device nodes ---- */

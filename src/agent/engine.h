@@ -109,6 +109,17 @@ bool engine_exec(struct engine *engine, const char *id, const char *bundle, pid_
  * answered; non-blocking, close-on-exec. -1 on failure. Loop. */
 int engine_terminal(int socket_fd, struct status *err);
 
+/* ---- new limits ---- */
+/* For a container that is created or runs: its cgroup, and the oom_score_adj of its processes and of those to come, clamped as at
+ * create. Fields that are 0 or empty stay as they are. All or nothing; the message begins with the field's path in
+ * UpdateContainerResourcesRequest: "linux.memory_limit_in_bytes: the container uses more than that". Worker. */
+bool engine_update(struct engine *engine, const char *id, const char *bundle, const Runtime__V1__LinuxContainerResources *r,
+                   struct status *err);
+/* For the pod's own cgroup, which gets the sum of both; either may be NULL. One that was given (cgroup_parent) is left to who
+ * gave it: kubelet sets its limits itself. Paths as in UpdatePodSandboxResourcesRequest: "resources.cpu_quota". Worker. */
+bool engine_update_pod(struct engine *engine, const Runtime__V1__LinuxContainerResources *overhead,
+                       const Runtime__V1__LinuxContainerResources *resources, struct status *err);
+
 /* ---- while it runs, and after ---- */
 /* `all`: to every process of the container, not only to `init`. True also when nothing runs any more. Loop. */
 bool engine_signal(struct engine *engine, const char *id, const char *bundle, pid_t init, int signal, bool all,

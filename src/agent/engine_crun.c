@@ -247,7 +247,7 @@ static bool crun_await_exec(int read_fd, pid_t pid, const char *program, struct 
     return true;
 }
 
-/* Environment and arguments as bytes: config.json only has them as far as they are UTF-8. The container's own are freed by
+/* Also what may have changed since create. Environment and arguments as bytes: config.json only has them as far as they are UTF-8. The container's own are freed by
  * nobody, for this process ends soon. */
 static void crun_set_strings(libcrun_container_t *container, const struct process *p)
 {
@@ -261,6 +261,8 @@ static void crun_set_strings(libcrun_container_t *container, const struct proces
         n++;
     to->env = p->env;
     to->env_len = n;
+    to->oom_score_adj = (int)p->oom_score_adj;
+    to->oom_score_adj_present = p->has_oom_score_adj;
 }
 
 struct crun_start {

@@ -72,6 +72,10 @@ bool spec_devices(const struct spec_input *in, struct spec *out, struct status *
 /* config.json. Environment and arguments that are not UTF-8 are not in it as they are: start takes them from the process. */
 void spec_write(const struct spec *s, const char *root_path, struct buf *json);
 
+/* An oom_score_adj as this process and its children may set it: without CAP_SYS_RESOURCE a process may raise its own but not
+ * lower it below what it was given. Blocks: worker. */
+int32_t spec_clamp_score(int32_t wanted);
+
 /* The container's security context; NULL when there is none. */
 const Runtime__V1__LinuxContainerSecurityContext *spec_security(const struct engine_create *c);
 const Runtime__V1__LinuxContainerResources *spec_resources(const struct engine_create *c);

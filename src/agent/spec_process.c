@@ -197,9 +197,8 @@ static bool spec_seccomp(const struct spec_input *in, struct spec *out, struct s
     return true;
 }
 
-/* Without CAP_SYS_RESOURCE a process may raise its own score but not lower it below what it was given: tried in a process
- * that ends at once, then clamped to what this one has. */
-static int32_t spec_clamp_score(int32_t wanted)
+/* Tried in a process that ends at once. */
+int32_t spec_clamp_score(int32_t wanted)
 {
     static const char path[] = "/proc/self/oom_score_adj";
     struct buf own cleanup_buf = BUF_INIT;

@@ -282,7 +282,7 @@
 #define AGENT_FORWARD_CONNECT_MS 10000
 #define AGENT_FORWARD_ADDRESSES_MAX 8
 /* One read from such a connection. */
-#define AGENT_FORWARD_READ_SIZE (256u << 10)
+#define AGENT_FORWARD_READ_SIZE (64u << 10)
 /* Clients attached to a pod's containers at a time. */
 #define AGENT_ATTACHES_MAX 128
 /* One read of an exec's output; its input comes in messages, one of which is kept while the process does not read. */

@@ -216,6 +216,30 @@ bool engine_oom_killed(const struct engine *engine, const char *id, const char *
     return access(path, F_OK) == 0;
 }
 
+/* The limits become a file of the bundle. */
+bool engine_update(struct engine *engine, const char *id, const char *bundle, const Runtime__V1__LinuxContainerResources *r,
+                   struct status *err)
+{
+    cleanup_free char *path = xasprintf("%s/limit", bundle);
+    cleanup_buf struct buf text = BUF_INIT;
+
+    (void)id;
+    kit_sleep_ms(engine->start_delay_ms);
+    buf_printf(&text, "%" PRId64, r->memory_limit_in_bytes);
+    return r->memory_limit_in_bytes > 1000
+               ? file_replace(path, text.p, text.n, 0600, err)
+               : status_set(err, STATUS_FAILED_PRECONDITION, "linux.memory_limit_in_bytes: the container uses more than that");
+}
+
+bool engine_update_pod(struct engine *engine, const Runtime__V1__LinuxContainerResources *overhead,
+                       const Runtime__V1__LinuxContainerResources *resources, struct status *err)
+{
+    (void)engine;
+    return overhead != NULL && resources != NULL && overhead->cpu_shares == 1 && resources->cpu_shares == 2
+               ? true
+               : status_set(err, STATUS_FAILED_PRECONDITION, "resources.cpu_shares: no");
+}
+
 bool engine_remove(struct engine *engine, const char *id, const char *bundle, struct status *err)
 {
     (void)engine;

@@ -411,6 +411,83 @@ static void test_shutdown_at_once(void **state)
     assert_int_equal(kit->agent.containers.count, 0);
 }
 
+static struct kit_answer update(unsigned number, int64_t memory)
+{
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    PB(UpdateContainerRequest) request = INTERLINK__AGENT__V1__UPDATE_CONTAINER_REQUEST__INIT;
+    struct kit_answer a;
+
+    request.id = kit_id(number);
+    request.resources = &resources;
+    resources.memory_limit_in_bytes = memory;
+    a = kit_call("UpdateContainer", &request.base, &interlink__agent__v1__update_container_response__descriptor);
+    kit_answer_free(&a);
+    return a;
+}
+
+static void test_update(void **state)
+{
+    PB(UpdateContainerRequest) empty = INTERLINK__AGENT__V1__UPDATE_CONTAINER_REQUEST__INIT;
+    PB(UpdateSandboxRequest) pod = INTERLINK__AGENT__V1__UPDATE_SANDBOX_REQUEST__INIT;
+    Runtime__V1__LinuxContainerResources overhead = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+
+    (void)state;
+    assert_int_equal(kit_code("UpdateSandbox", &pod.base, &interlink__agent__v1__update_sandbox_response__descriptor),
+                     STATUS_FAILED_PRECONDITION); /* not configured */
+    kit_configure();
+    assert_int_equal(update(1, 5000).status.code, STATUS_NOT_FOUND);
+    struct kit_answer a = kit_create(1, "", "exec sleep 1000");
+    kit_answer_free(&a);
+    assert_int_equal(update(1, 5000).status.code, STATUS_OK);
+    a = kit_start(1);
+    kit_answer_free(&a);
+    assert_int_equal(update(1, 6000).status.code, STATUS_OK);
+    cleanup_free char *path = xasprintf("%s/containers/%s/limit", kit->dir, kit_id(1));
+    cleanup_buf struct buf text = BUF_INIT;
+    struct status err;
+    assert_true(file_read(path, 64, &text, &err));
+    assert_string_equal(buf_cstr(&text), "6000");
+    a = update(1, 10);
+    assert_int_equal(a.status.code, STATUS_FAILED_PRECONDITION);
+    assert_string_equal(a.status.message, "linux.memory_limit_in_bytes: the container uses more than that");
+    assert_int_equal(kit_code("UpdateContainer", &empty.base, &interlink__agent__v1__update_container_response__descriptor),
+                     STATUS_INVALID_ARGUMENT);
+    assert_int_equal(kit_code("UpdateSandbox", &pod.base, &interlink__agent__v1__update_sandbox_response__descriptor),
+                     STATUS_FAILED_PRECONDITION);
+    pod.overhead = &overhead;
+    pod.resources = &resources;
+    overhead.cpu_shares = 1;
+    resources.cpu_shares = 2;
+    assert_int_equal(kit_code("UpdateSandbox", &pod.base, &interlink__agent__v1__update_sandbox_response__descriptor),
+                     STATUS_OK);
+    /* The process ends while it is being updated, and then a remove waits. */
+    kit_engine.start_delay_ms = 100;
+    PB(UpdateContainerRequest) request = INTERLINK__AGENT__V1__UPDATE_CONTAINER_REQUEST__INIT;
+    PB(RemoveContainerRequest) remove = INTERLINK__AGENT__V1__REMOVE_CONTAINER_REQUEST__INIT;
+    struct kit_answer b;
+    resources.memory_limit_in_bytes = 7000;
+    request.id = kit_id(1);
+    request.resources = &resources;
+    remove.id = kit_id(1);
+    kit_ask(&a, "UpdateContainer", &request.base, &interlink__agent__v1__update_container_response__descriptor);
+    kit_turn_ms(20);
+    kill(kit_container(1)->pid, SIGKILL);
+    kit_wait_state(1, AGENT_CONTAINER_EXITED);
+    kit_ask(&b, "RemoveContainer", &remove.base, &interlink__agent__v1__remove_container_response__descriptor);
+    kit_turn_until(&a.done);
+    assert_int_equal(a.status.code, STATUS_OK);
+    kit_answer_free(&a);
+    kit_turn_until(&b.done);
+    assert_int_equal(b.status.code, STATUS_OK);
+    kit_answer_free(&b);
+    assert_null(kit_container(1));
+    kit_engine.start_delay_ms = 0;
+    kit_run_container(2, "true");
+    kit_wait_state(2, AGENT_CONTAINER_EXITED);
+    assert_int_equal(update(2, 6000).status.code, STATUS_FAILED_PRECONDITION);
+}
+
 #define KIT_TEST(fn) cmocka_unit_test_setup_teardown(fn, kit_setup, kit_teardown)
 
 int main(void)
@@ -429,6 +506,7 @@ int main(void)
         KIT_TEST(test_node_goes),
         KIT_TEST(test_stdin_held_open),
         KIT_TEST(test_hello_and_events),
+        KIT_TEST(test_update),
         KIT_TEST(test_shutdown),
         KIT_TEST(test_shutdown_at_once),
     };

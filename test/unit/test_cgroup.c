@@ -122,7 +122,7 @@ static void test_v1(void **state)
     assert_content("v1", "cpu.cfs_period_us", "100000");
     assert_content("v1", "cpu.cfs_quota_us", "50000");
     assert_content("v1", "hugetlb.2MB.limit_in_bytes", "4194304");
-    assert_string_equal(buf_cstr(&note), "unified");
+    assert_string_equal(buf_cstr(&note), "unified[memory.low]");
     put("v1", "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n");
     assert_false(cgroup_oom_killed(&c, "box"));
     put("v1", "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n");
@@ -209,6 +209,140 @@ static int run(const struct bpf_insn *program, size_t n, uint32_t access, uint32
     return -1;
 }
 
+/* The files only look like a cgroup's: a write does not cut them, so that old and new values are of one length. */
+static void test_update_v1(void **state)
+{
+    static const char *const files[] = { "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "cpu.shares",
+                                         "cpu.cfs_period_us", "cpu.cfs_quota_us", "hugetlb.2MB.limit_in_bytes" };
+    static const char *const old[] = { "11111111", "222222222", "3333", "444444", "55555", "6666666" };
+    static const char *const new[] = { "67108864", "100663296", "1024", "100000", "50000", "4194304" };
+    struct cgroups c = cgroups("v1", CGROUP_MEMORY | CGROUP_CPU | CGROUP_HUGETLB);
+    struct status err = STATUS_INIT;
+
+    (void)state;
+    set_resources();
+    for (size_t i = 0; i < COUNT_OF(files); i++)
+        put("v1", files[i], old[i]);
+    assert_true(cgroup_update(&c, "box", &resources, &err));
+    for (size_t i = 0; i < COUNT_OF(files); i++)
+        assert_content("v1", files[i], new[i]);
+    /* What is not named stays. */
+    runtime__v1__linux_container_resources__init(&resources);
+    resources.cpu_shares = 2048;
+    assert_true(cgroup_update(&c, "box", &resources, &err));
+    assert_content("v1", "cpu.shares", "2048");
+    assert_content("v1", "cpu.cfs_quota_us", "50000");
+    /* One that fails takes all back. */
+    set_resources();
+    for (size_t i = 0; i < COUNT_OF(files); i++)
+        put("v1", files[i], old[i]);
+    cleanup_free char *path = path_of("v1", "hugetlb.2MB.limit_in_bytes");
+    assert_int_equal(unlink(path), 0);
+    assert_false(cgroup_update(&c, "box", &resources, &err));
+    assert_int_equal(err.code, STATUS_FAILED_PRECONDITION);
+    assert_string_equal(err.message, "hugepage_limits: this machine's cgroups have no hugetlb.2MB.limit_in_bytes");
+    for (size_t i = 0; i + 1 < COUNT_OF(files); i++)
+        assert_content("v1", files[i], old[i]);
+    cgroups_free(&c);
+}
+
+static void refused(const struct cgroups *c, enum status_code code, const char *message)
+{
+    struct status err = STATUS_INIT;
+
+    assert_false(cgroup_update(c, "box", &resources, &err));
+    assert_int_equal(err.code, code);
+    assert_memory_equal(err.message, message, strlen(message));
+}
+
+static void test_update_refusals(void **state)
+{
+    struct cgroups c = cgroups("v1", CGROUP_CPU | CGROUP_PIDS), none = { .mode = CGROUP_NONE, .reason = "why" };
+
+    (void)state;
+    runtime__v1__linux_container_resources__init(&resources);
+    resources.memory_limit_in_bytes = 1 << 26;
+    refused(&c, STATUS_FAILED_PRECONDITION, "memory_limit_in_bytes: there is no cgroup with the memory controller");
+    refused(&none, STATUS_FAILED_PRECONDITION, "memory_limit_in_bytes: no limits can be set here: why");
+    runtime__v1__linux_container_resources__init(&resources);
+    resources.unified = entries;
+    resources.n_unified = 1;
+    entry[0].key = (char *)(uintptr_t) "memory.high";
+    entry[0].value = (char *)(uintptr_t) "1";
+    refused(&c, STATUS_FAILED_PRECONDITION, "unified[memory.high]: this machine's cgroups are v1");
+    entry[0].key = (char *)(uintptr_t) "cgroup.procs";
+    refused(&c, STATUS_INVALID_ARGUMENT, "unified[cgroup.procs]: ");
+    entry[0].key = (char *)(uintptr_t) "../x";
+    refused(&c, STATUS_INVALID_ARGUMENT, "unified[../x]: ");
+    runtime__v1__linux_container_resources__init(&resources);
+    resources.hugepage_limits = huges;
+    resources.n_hugepage_limits = 1;
+    huge.page_size = (char *)(uintptr_t) "../2MB";
+    refused(&c, STATUS_INVALID_ARGUMENT, "hugepage_limits: \"../2MB\"");
+    /* Nothing at all is done in peace, wherever. */
+    runtime__v1__linux_container_resources__init(&resources);
+    struct status err = STATUS_INIT;
+    assert_true(cgroup_update(&none, "box", &resources, &err));
+    /* The one limit that has one name everywhere. */
+    resources.unified = entries;
+    resources.n_unified = 1;
+    entry[0].key = (char *)(uintptr_t) "pids.max";
+    entry[0].value = (char *)(uintptr_t) "77";
+    put("v1", "pids.max", "11");
+    assert_true(cgroup_update(&c, "box", &resources, &err));
+    assert_content("v1", "pids.max", "77");
+    cgroups_free(&c);
+}
+
+static void test_update_v2(void **state)
+{
+    struct cgroups c = cgroups("v2", CGROUP_MEMORY | CGROUP_CPU | CGROUP_CPUSET);
+
+    (void)state;
+    struct status err = STATUS_INIT;
+    set_resources();
+    resources.n_hugepage_limits = 0;
+    resources.cpuset_cpus = (char *)(uintptr_t) "0-1";
+    put("v2", "memory.max", "11111111");
+    put("v2", "memory.swap.max", "22222222");
+    put("v2", "memory.current", "100000000");
+    put("v2", "memory.stat", "anon 1\ninactive_file 30000000\nactive_file 10000000\n");
+    put("v2", "cpu.weight", "99");
+    put("v2", "cpu.max", "20000 200000");
+    put("v2", "cpuset.cpus", "3-4");
+    assert_true(cgroup_update(&c, "box", &resources, &err));
+    assert_content("v2", "memory.max", "67108864");
+    assert_content("v2", "memory.swap.max", "33554432");
+    assert_content("v2", "cpu.weight", "39");
+    assert_content("v2", "cpu.max", "50000 100000");
+    assert_content("v2", "cpuset.cpus", "0-1");
+    /* Swap alone; quota or period alone. */
+    runtime__v1__linux_container_resources__init(&resources);
+    resources.memory_swap_limit_in_bytes = 67108864 + 44444444;
+    resources.cpu_quota = 70000;
+    assert_true(cgroup_update(&c, "box", &resources, &err));
+    assert_content("v2", "memory.swap.max", "44444444");
+    assert_content("v2", "cpu.max", "70000 100000");
+    resources.cpu_quota = 0;
+    resources.cpu_period = 200000;
+    assert_true(cgroup_update(&c, "box", &resources, &err));
+    assert_content("v2", "cpu.max", "70000 200000");
+    put("v2", "cpu.max", "70000 200000");
+    resources.cpu_quota = -1;
+    resources.cpu_period = 0;
+    assert_true(cgroup_update(&c, "box", &resources, &err));
+    assert_content("v2", "cpu.max", "max 20000000"); /* its end is the old text's */
+    /* v2 would kill for it. */
+    put("v2", "memory.current", "200000000");
+    runtime__v1__linux_container_resources__init(&resources);
+    resources.memory_limit_in_bytes = 67108864;
+    refused(&c, STATUS_FAILED_PRECONDITION, "memory_limit_in_bytes: the container uses more than that (160000000 bytes)");
+    runtime__v1__linux_container_resources__init(&resources);
+    resources.memory_swap_limit_in_bytes = 1000;
+    refused(&c, STATUS_INVALID_ARGUMENT, "memory_swap_limit_in_bytes: 1000 is less");
+    cgroups_free(&c);
+}
+
 static void test_devices(void **state)
 {
     static const struct cgroup_device devices[] = {
@@ -258,6 +392,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_v1),
         cmocka_unit_test(test_v2),
+        cmocka_unit_test(test_update_v1),
+        cmocka_unit_test(test_update_refusals),
+        cmocka_unit_test(test_update_v2),
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_open),
     };

@@ -282,7 +282,8 @@ static PB(Image) *image(void)
     return &value;
 }
 
-static struct answer create_from(unsigned number, PB(Image) *from, int64_t memory, const char *command)
+/* `flags`: 't' terminal, 'i' standard input, '1' stdin_once. */
+static struct answer create_with(unsigned number, PB(Image) *from, const char *flags, int64_t memory, const char *command)
 {
     char *words[] = { (char *)(uintptr_t)"/bin/sh", (char *)(uintptr_t)"-c", (char *)(uintptr_t)command };
     Runtime__V1__ContainerConfig config = RUNTIME__V1__CONTAINER_CONFIG__INIT;
@@ -304,10 +305,18 @@ static struct answer create_from(unsigned number, PB(Image) *from, int64_t memor
     config.linux = &linux;
     config.command = words;
     config.n_command = 3;
+    config.tty = strchr(flags, 't') != NULL;
+    config.stdin = strchr(flags, 'i') != NULL;
+    config.stdin_once = strchr(flags, '1') != NULL;
     request.id = id_of(number);
     request.config = &config;
     request.image = from;
     return call("CreateContainer", &request.base, &interlink__agent__v1__create_container_response__descriptor);
+}
+
+static struct answer create_from(unsigned number, PB(Image) *from, int64_t memory, const char *command)
+{
+    return create_with(number, from, "", memory, command);
 }
 
 static bool create(unsigned number, const char *command)
@@ -357,6 +366,13 @@ static void shutdown_agent(int64_t grace_ms)
            (double)(now_us() - begin) / 1000);
     check(t.agent_status == 0, "the agent exits with 0 after Shutdown (%d)", t.agent_status);
     drop_connection();
+}
+
+static void begin(void)
+{
+    start_agent();
+    wait_connection();
+    hello_and_configure();
 }
 
 /* ---- events ---- */

@@ -2,22 +2,16 @@
 /*
  * A small node for a real agent: a relay, and the client of proto/agent.proto. Says what it saw, a line a check.
  *
- *   node_main WORK_DIR LAYER_DIR SCENARIO...      (no scenario: all but bench; see the table at the end)
+ *   node_main WORK_DIR LAYER_DIR SCENARIO...      (no scenario: all but two; see the table at the end)
  *
  * LAYER_DIR is an unpacked layer with a busybox in /bin. WORK_DIR is emptied. Environment: AGENT (the program whose role `agent`
  * is tried; default: this one), ENGINE, RELAY=tls (over TCP with a pinned key), VERBOSE=1.
  * Exit status 0: every check passed.
  */
 #include "node.h"
+#include "node_streams.h"
 
 /* ---- scenarios ---- */
-
-static void begin(void)
-{
-    start_agent();
-    wait_connection();
-    hello_and_configure();
-}
 
 static void scenario_life(void)
 {
@@ -372,6 +366,8 @@ static const struct {
     { "life", scenario_life, false },       { "start_error", scenario_start_error, false }, { "exec", scenario_exec, false },
     { "oom", scenario_oom, false },         { "cut", scenario_cut, false },                 { "refused", scenario_refused, false },
     { "term", scenario_term, false },       { "killed", scenario_killed, false },           { "blobs", scenario_blobs, false },
+    { "attach", scenario_attach, false },   { "update", scenario_update, false },           { "forward", scenario_forward, false },
+    { "streams", scenario_streams, true },
     { "soak", scenario_soak, false },       { "memory", scenario_memory, false },           { "bench", scenario_bench, true },
 };
 

@@ -10,7 +10,7 @@ import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[3]
 NOBODY = 65534
-APPLETS = "sh cat echo head hostname id ls ps seq setsid sleep true".split()
+APPLETS = "sh cat dd echo head hostname id ls ps seq setsid sleep stty tr true".split()
 FOLDERS = ["base", "text", "io", "http", "rpc", "image", "agent"]
 LIBRARIES = "crun curl archive zstd nghttp2 bearssl protobuf-c z yaml llhttp seccomp cap pthread".split()
 
@@ -79,11 +79,11 @@ def run(place, *scenarios, **env):
     assert str(root) not in pathlib.Path("/proc/self/mountinfo").read_text()
 
 
-@pytest.mark.parametrize("scenario", "life start_error exec oom cut refused term killed blobs soak memory".split())
+@pytest.mark.parametrize("scenario", "life start_error exec oom cut refused term killed blobs attach update forward soak memory".split())
 def test_scenario(place, scenario):
     run(place, scenario)
 
 
-@pytest.mark.parametrize("scenario", "life exec cut refused".split())
+@pytest.mark.parametrize("scenario", "life exec cut refused attach forward".split())
 def test_over_tls(place, scenario):
     run(place, scenario, RELAY="tls")
