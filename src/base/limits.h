@@ -14,6 +14,8 @@
 /* ---- io ---- */
 /* Events taken from epoll in one turn: small keeps timers punctual. */
 #define LOOP_EVENTS_PER_TURN 64
+/* Out of descriptors or memory, a listener rests: the connection that it cannot take would wake it all the time. */
+#define LISTENER_REST_MS 100
 /* Output a worker process may hand back through its pipe. */
 #define WORKER_OUTPUT_MAX (1u << 20)
 
@@ -325,6 +327,26 @@
 /* kubelet is one; the rest are people who look on. Each may have 256 KiB under way. */
 #define EVENTS_SUBSCRIBERS_MAX 64
 
+/* ---- streaming ---- */
+/* Streams that were promised and not opened: how many (kubelet's own bound), how large their requests, and for how long. */
+#define STREAM_TOKENS_MAX 1000
+#define STREAM_TOKENS_BYTES_MAX (16u << 20)
+#define STREAM_TOKEN_MS 60000
+/* Streams open at a time, and clients that have not shown their token yet: each is a descriptor, of the 1,024 that a process has
+ * where nobody gave it more. */
+#define STREAM_SESSIONS_MAX 512
+#define STREAM_PENDING_MAX 128
+/* Ports that one port forward over plain WebSocket carries, two channels each: their number is one byte. */
+#define STREAM_PORTS_MAX 127
+/* One terminal size as JSON: {"Width":65535,"Height":65535} and room for white space. */
+#define STREAM_RESIZE_MAX 4096
+/* Connections of one port forward at a time: as many as a browser with several pages opens, two channels each. */
+#define STREAM_FORWARDS_MAX 256
+/* A request's name is the client's: kubectl counts. */
+#define STREAM_REQUEST_ID_MAX 256
+/* When serve ends: for the clients to be told. */
+#define STREAM_FAREWELL_MS 500
+
 /* ---- cli ---- */
 /* The configuration file, and crictl's input files. */
 #define CONFIG_FILE_MAX (1u << 20)
@@ -332,5 +354,9 @@
  * a call while kubelet is polling: kubelet comes again every 11 to 15 s. */
 #define CONFIG_QUEUE_HOLD_MS 10000
 #define CONFIG_QUEUE_LEASE_MS 60000
+/* Of streams: kubelet's own values for the first and the last. */
+#define CONFIG_STREAM_IDLE_MS (4 * 3600 * 1000)
+#define CONFIG_STREAM_KEEPALIVE_MS 30000
+#define CONFIG_STREAM_CREATION_MS 30000
 
 #endif

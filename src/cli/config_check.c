@@ -7,6 +7,8 @@
 
 #include "version.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <unistd.h>
 
@@ -64,6 +66,16 @@ void config_set_defaults(struct config *c)
     c->node.image_dir = c->node.relay_listen = c->node.relay_address = c->node.default_handler = "";
     c->node.queue_hold_ms = CONFIG_QUEUE_HOLD_MS;
     c->node.queue_lease_ms = CONFIG_QUEUE_LEASE_MS;
+    c->node.streaming = (struct node_streaming_options){
+        .enabled = true,
+        .address = "127.0.0.1",
+        .cert_file = "",
+        .key_file = "",
+        .idle_timeout_ms = CONFIG_STREAM_IDLE_MS,
+        .keepalive_ms = CONFIG_STREAM_KEEPALIVE_MS,
+        .creation_timeout_ms = CONFIG_STREAM_CREATION_MS,
+    };
+    c->streaming_port = "0";
     c->node.registries = &c->registries;
     c->log_level = LOG_INFO;
     c->upstream.address = c->upstream.port = c->upstream.cert_file = c->upstream.key_file = "";
@@ -271,9 +283,42 @@ static bool config_check_addresses(struct config *c, struct status *err)
     return true;
 }
 
+static bool config_is_loopback(const char *address)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+
+    if (inet_pton(AF_INET, address, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, address, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+static bool config_check_streaming(struct config *c, struct status *err)
+{
+    struct node_streaming_options *o = &c->node.streaming;
+    uint64_t port;
+    uint8_t bytes[sizeof(struct in6_addr)];
+
+    if (inet_pton(AF_INET, o->address, bytes) != 1 && inet_pton(AF_INET6, o->address, bytes) != 1)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Streaming.Address \"%.128s\": wanted an IP address", o->address);
+    if (!parse_u64(c->streaming_port, 65535, &port))
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Streaming.Port \"%.64s\": wanted a number from 0 to 65535",
+                          c->streaming_port);
+    o->port = (uint16_t)port;
+    if ((*o->cert_file == '\0') != (*o->key_file == '\0'))
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Streaming: CertFile and KeyFile go together");
+    if (o->creation_timeout_ms == 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Streaming.CreationTimeout must be above zero");
+    return !o->enabled || *o->cert_file != '\0' || config_is_loopback(o->address) ||
+           status_set(err, STATUS_INVALID_ARGUMENT,
+                      "Streaming.Address %s can be reached from other machines: give a CertFile and a KeyFile, so that streams "
+                      "are encrypted, or an address of this machine's own (127.0.0.1)", o->address);
+}
+
 bool config_finish(struct config *c, struct status *err)
 {
-    if (!config_make_handlers(c, err) || !config_check_handlers(c, err) || !config_check_addresses(c, err))
+    if (!config_make_handlers(c, err) || !config_check_handlers(c, err) || !config_check_addresses(c, err) ||
+        !config_check_streaming(c, err))
         return false;
     if (!c->has_log_level && (c->upstream.verbose || c->upstream.errors_only))
         c->log_level = c->upstream.verbose ? LOG_DEBUG : LOG_ERROR;

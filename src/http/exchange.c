@@ -60,6 +60,11 @@ const char *http_exchange_header(const struct http_exchange *x, const char *name
     return http_headers_get(&x->headers, name);
 }
 
+bool http_exchange_has_token(const struct http_exchange *x, const char *name, const char *token)
+{
+    return http_headers_has_token(&x->headers, name, token);
+}
+
 struct str http_exchange_body(const struct http_exchange *x)
 {
     return (struct str){ x->body.n > 0 ? (const char *)x->body.p : "", x->body.n };

@@ -58,6 +58,8 @@ const char *http_exchange_path(const struct http_exchange *x);  /* percent-decod
 const char *http_exchange_query(const struct http_exchange *x); /* raw; "" when there is none */
 const char *http_exchange_query_get(struct http_exchange *x, const char *key); /* decoded; NULL when absent */
 const char *http_exchange_header(const struct http_exchange *x, const char *name); /* NULL when absent */
+/* Whether a comma-separated list under that name, in any of its lines, holds the token (compared without case). */
+bool http_exchange_has_token(const struct http_exchange *x, const char *name, const char *token);
 struct str http_exchange_body(const struct http_exchange *x); /* NUL-terminated beyond its end, for parsers that like it */
 const char *http_exchange_peer(const struct http_exchange *x); /* for log lines */
 struct arena *http_exchange_arena(struct http_exchange *x);

@@ -114,6 +114,13 @@ int socket_connect_unix(const char *path, struct status *err)
 
 /* ---- listening ---- */
 
+static void listener_on_rested(void *arg)
+{
+    struct listener *l = arg;
+
+    watch_set(&l->watch, WATCH_READ);
+}
+
 static void listener_on_event(void *arg, unsigned events)
 {
     struct listener *l = arg;
@@ -122,8 +129,13 @@ static void listener_on_event(void *arg, unsigned events)
     /* A bounded number a turn, so that a crowd of clients does not starve the rest. */
     for (int i = 0; i < 16 && l->fd >= 0; i++) {
         int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0)
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+                watch_set(&l->watch, 0);
+                timer_start(l->watch.loop, &l->rest, LISTENER_REST_MS, listener_on_rested, l);
+            }
             return;
+        }
         int on = 1;
         if (l->path[0] == '\0')
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -224,6 +236,7 @@ void listener_close(struct listener *l)
     if (l->watch.loop == NULL)
         return;
     watch_stop(&l->watch);
+    timer_stop(&l->rest);
     close(l->fd);
     l->fd = -1;
     if (l->path[0] != '\0')

@@ -20,6 +20,7 @@ bool address_parse(const char *text, struct address *out, struct status *err);
 
 struct listener {
     struct watch watch;
+    struct timer rest; /* after accept failed */
     int fd; /* owned; -1 when closed */
     char path[sizeof((struct sockaddr_un *)0)->sun_path]; /* unlinked on close when not empty */
     void (*on_accept)(void *arg, int fd); /* takes fd: non-blocking, close-on-exec */

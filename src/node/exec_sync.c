@@ -27,6 +27,7 @@ static void exec_sync_on_cancel(void *arg)
     exec_sync_free(e);
 }
 
+/* What is more than fits is dropped, and the command goes on (CRI: ExecSyncResponse). */
 static void exec_sync_collect(struct exec_sync *e, struct buf *to, const ProtobufCBinaryData *data)
 {
     size_t room = EXEC_SYNC_OUTPUT_MAX - e->out.n - e->err_out.n;
@@ -41,7 +42,9 @@ static void exec_sync_finish(struct exec_sync *e, const Interlink__Agent__V1__Ex
 
     rpc_request_cancel(e->request);
     if (exited->timed_out) {
-        rpc_failf(e->call, STATUS_DEADLINE_EXCEEDED, "the command did not end within %" PRId64 " s and was killed",
+        /* kubelet goes by the code, older tools by containerd's words. */
+        rpc_failf(e->call, STATUS_DEADLINE_EXCEEDED,
+                  "failed to exec in container: timeout %" PRId64 "s exceeded: context deadline exceeded; the command was killed",
                   e->timeout_s);
     } else {
         response.stdout = (ProtobufCBinaryData){ e->out.n, e->out.p };
@@ -108,7 +111,8 @@ void container_exec_sync(struct container *container, struct rpc_call *call, con
     start.container_id = container->record->id;
     start.n_command = request->n_cmd;
     start.command = request->cmd;
-    start.timeout_ms = request->timeout > 0 ? request->timeout * 1000 : 0;
+    if (request->timeout > 0)
+        start.timeout_ms = request->timeout < INT64_MAX / 1000 ? request->timeout * 1000 : INT64_MAX;
     first.start = &start;
     rpc_request_send(e->request, &first.base);
 }

@@ -16,6 +16,7 @@
 #include "node/features.h"
 #include "node/relay.h"
 #include "node/sandbox.h"
+#include "node/streaming.h"
 #include "plugin/plugin.h"
 #include "rpc/health.h"
 #include "rpc/reflection.h"
@@ -307,6 +308,13 @@ void node_watch_leases(struct node *node)
         timer_start(node->loop, &node->lease_timer, NODE_LEASE_STEP_MS, node_on_lease_step, node);
 }
 
+static bool node_start_streaming(struct node *node, struct status *err)
+{
+    if (node->options->streaming.enabled)
+        node->streaming = streaming_start(node, err);
+    return node->streaming != NULL || !node->options->streaming.enabled;
+}
+
 static bool node_open(struct node *node, struct status *err)
 {
     const struct node_options *o = node->options;
@@ -319,7 +327,7 @@ static bool node_open(struct node *node, struct status *err)
         return false;
     node->images = image_store_open(node->loop, &images, err);
     return node->images != NULL && node_load_identity(node, err) && node_start_handlers(node, err) && node_restore(node, err) &&
-           node_start_relay(node, err) && node_listen(node, err);
+           node_start_relay(node, err) && node_start_streaming(node, err) && node_listen(node, err);
 }
 
 struct node *node_start(struct loop *loop, const struct node_options *options, struct status *err)
@@ -349,6 +357,7 @@ void node_stop(struct node *node)
         return;
     timer_stop(&node->lease_timer);
     listener_close(&node->listener);
+    streaming_stop(node->streaming); /* while the agents are within reach */
     rpc_server_free(node->server);
     relay_free(node->relay);
     while (strmap_next(&node->sandboxes, &it))

@@ -12,6 +12,7 @@
  *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
  *   relay.[ch]              where agents call in
  *   features.[ch]           what pods can have here and elsewhere
+ *   streaming.[ch]          exec, attach and port forward: the server behind their URLs
  *   *_service.c             the RPCs
  *
  * Memory: a sandbox owns its record, its job, its link and its containers' list; a container owns its record and log.
@@ -39,6 +40,7 @@ struct interlink_target;
 struct features_question;
 struct plugin;
 struct relay;
+struct streaming;
 struct tls_identity;
 
 /* ---- configuration, made by the command line's side (cli/serve.c); borrowed for the life of the node ---- */
@@ -47,6 +49,15 @@ struct node_handler_options {
     const char *url;    /* interLink API; "": the embedded plugin on this machine */
     const char *engine; /* "", "auto", "crun", "host" */
     const char *bearer_token_file, *ca_file, *client_cert_file, *client_key_file; /* "" when none */
+};
+struct node_streaming_options {
+    bool enabled;
+    const char *address; /* literal; loopback unless there is a certificate */
+    uint16_t port;       /* 0: any that is free */
+    const char *cert_file, *key_file; /* "": plain HTTP */
+    int64_t idle_timeout_ms;     /* 0: none */
+    int64_t keepalive_ms;        /* silence after which a peer is asked whether it lives; 0: never */
+    int64_t creation_timeout_ms; /* for the client to create its streams */
 };
 struct node_options {
     const char *version;
@@ -64,6 +75,7 @@ struct node_options {
     int64_t queue_hold_ms;  /* how long RunPodSandbox waits for a queued job */
     int64_t queue_lease_ms; /* a queued job lives this long without a call, in kubelet's polling time */
     bool agents_share_images; /* agents on other machines see image_dir under the same path */
+    struct node_streaming_options streaming;
 };
 
 struct handler {
@@ -84,6 +96,7 @@ struct node {
     struct events *events;           /* what happened, to who subscribed */
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;
+    struct streaming *streaming;     /* NULL: switched off */
     struct tls_identity *identity;   /* NULL without relay_listen */
     char relay_pin[72 + 8];          /* "sha256:<64 hex digits>", "" without relay_listen */
     char *relay_socket;

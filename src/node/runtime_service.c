@@ -6,6 +6,7 @@
 #include "node/node.h"
 #include "node/sandbox.h"
 #include "node/status.h"
+#include "node/streaming.h"
 #include "rpc/pb.h"
 
 /* kubelet has compared this with "0.1.0" since the beginning of CRI. */
@@ -195,6 +196,21 @@ static void runtime_events(void *context, struct rpc_call *call, const ProtobufC
     events_subscribe(node->events, call);
 }
 
+static void runtime_exec(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    streaming_exec(context, call, (const void *)request);
+}
+
+static void runtime_attach(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    streaming_attach(context, call, (const void *)request);
+}
+
+static void runtime_port_forward(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    streaming_port_forward(context, call, (const void *)request);
+}
+
 /* ---- what is not offered, and why ---- */
 
 #define RUNTIME_REFUSE(function, reason)                                                                               \
@@ -204,8 +220,6 @@ static void runtime_events(void *context, struct rpc_call *call, const ProtobufC
         (void)request;                                                                                                 \
         rpc_failf(call, STATUS_UNIMPLEMENTED, "%s", reason);                                                           \
     }
-RUNTIME_REFUSE(runtime_no_streaming,
-               "interactive exec, attach and port-forward are not offered by this version; ExecSync is")
 RUNTIME_REFUSE(runtime_no_stats, "resource usage is not measured by this version")
 RUNTIME_REFUSE(runtime_no_metrics, "metrics are not measured by this version")
 RUNTIME_REFUSE(runtime_no_update, "the resources of a running container cannot be changed by this version")
@@ -241,9 +255,9 @@ const struct rpc_method runtime_methods[] = {
     RUNTIME_METHOD("ReopenContainerLog", reopen_container_log_request, reopen_container_log_response,
                    runtime_reopen_container_log),
     RUNTIME_METHOD("ExecSync", exec_sync_request, exec_sync_response, runtime_exec_sync),
-    RUNTIME_METHOD("Exec", exec_request, exec_response, runtime_no_streaming),
-    RUNTIME_METHOD("Attach", attach_request, attach_response, runtime_no_streaming),
-    RUNTIME_METHOD("PortForward", port_forward_request, port_forward_response, runtime_no_streaming),
+    RUNTIME_METHOD("Exec", exec_request, exec_response, runtime_exec),
+    RUNTIME_METHOD("Attach", attach_request, attach_response, runtime_attach),
+    RUNTIME_METHOD("PortForward", port_forward_request, port_forward_response, runtime_port_forward),
     RUNTIME_METHOD("ContainerStats", container_stats_request, container_stats_response, runtime_no_stats),
     RUNTIME_METHOD("ListContainerStats", list_container_stats_request, list_container_stats_response, runtime_no_stats),
     RUNTIME_STREAM("StreamContainerStats", stream_container_stats_request, stream_container_stats_response,

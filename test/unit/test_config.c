@@ -41,6 +41,10 @@ static void test_defaults(void **state)
     assert_true(c.node.socket[0] == '/' && c.node.state_dir[0] == '/');
     assert_true(str_ends(c.node.image_dir, "/images"));
     assert_string_equal(c.node.relay_listen, "");
+    assert_true(c.node.streaming.enabled);
+    assert_string_equal(c.node.streaming.address, "127.0.0.1");
+    assert_int_equal(c.node.streaming.port, 0);
+    assert_int_equal(c.node.streaming.idle_timeout_ms, 4 * 3600 * 1000);
     assert_null(c.node.pinned_images);
     assert_ptr_equal(c.node.registries, &c.registries);
     assert_int_equal(c.log_level, LOG_INFO);
@@ -56,6 +60,7 @@ static void test_everything(void **state)
          "Handlers:\n- {Name: a, Target: local, Engine: host}\n- {Name: b, Target: 'https://h:1/x', CAFile: /ca, CertFile: /c, KeyFile: /k,"
          " BearerTokenFile: /t}\n"
          "Relay: {Listen: '0.0.0.0:10443', Advertise: 'login:10443'}\n"
+         "Streaming: {Address: '::', Port: 10250, CertFile: /c, KeyFile: /k, IdleTimeout: 0, Keepalive: 1m}\n"
          "Images:\n  Dir: /tmp/images\n  Shared: true\n  Pinned: [a, b]\n  MaxUnpackedSize: 1Gi\n  HostsDirs: [/h]\n  CAFile: /pem\n"
          "  Proxy: none\n  Mirrors:\n  - {Registry: docker.io, Endpoints: ['http://127.0.0.1:5000'], Only: true}\n", &c);
     assert_string_equal(c.node.socket, "/tmp/x.sock");
@@ -70,6 +75,12 @@ static void test_everything(void **state)
     assert_string_equal(c.node.handlers[1].bearer_token_file, "/t");
     assert_string_equal(c.node.default_handler, "b");
     assert_string_equal(c.node.relay_address, "login:10443");
+    assert_string_equal(c.node.streaming.address, "::");
+    assert_int_equal(c.node.streaming.port, 10250);
+    assert_string_equal(c.node.streaming.key_file, "/k");
+    assert_int_equal(c.node.streaming.idle_timeout_ms, 0);
+    assert_int_equal(c.node.streaming.keepalive_ms, 60000);
+    assert_int_equal(c.node.streaming.creation_timeout_ms, 30000);
     assert_true(c.node.agents_share_images);
     assert_string_equal(c.node.pinned_images[1], "b");
     assert_null(c.node.pinned_images[2]);
@@ -147,6 +158,16 @@ static void test_refused(void **state)
     refused("InterlinkAddress: http://h:1\nInterlinkport: 2\n", "InterlinkAddress http://h:1 has a port already: leave Interlinkport out");
     refused("InterlinkAddress: http://h\nInterlinkport: 70000\n", "Interlinkport \"70000\": wanted a number from 1 to 65535");
     refused("Relay: {Advertise: 'h:1'}\n", "Relay.Advertise is of no use without Relay.Listen");
+    refused("Streaming: {Address: 0.0.0.0}\n",
+            "Streaming.Address 0.0.0.0 can be reached from other machines: give a CertFile and a KeyFile, so that streams are "
+            "encrypted, or an address of this machine's own (127.0.0.1)");
+    refused("Streaming: {Address: '::ffff:127.0.0.1'}\n",
+            "Streaming.Address ::ffff:127.0.0.1 can be reached from other machines: give a CertFile and a KeyFile, so that streams "
+            "are encrypted, or an address of this machine's own (127.0.0.1)");
+    refused("Streaming: {Address: login}\n", "Streaming.Address \"login\": wanted an IP address");
+    refused("Streaming: {Port: 65536}\n", "Streaming.Port \"65536\": wanted a number from 0 to 65535");
+    refused("Streaming: {CertFile: /c}\n", "Streaming: CertFile and KeyFile go together");
+    refused("Streaming: {CreationTimeout: 0}\n", "Streaming.CreationTimeout must be above zero");
     refused("Socket: tcp://1.2.3.4:5\n", "Socket \"tcp://1.2.3.4:5\": wanted an absolute path or unix://PATH");
     refused("a: 1\na: 2\n", "test.yaml: line 2, column 1: the key a is given twice in one mapping");
     refused("Images: {Mirrors: [{Registry: x}]}\n", "test.yaml: line 1, column 20: Images.Mirrors[0]: no Endpoints for x");

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * streaming.h: the server behind the URLs that Exec, Attach and PortForward answer with.
+ *
+ *   streaming.[ch]         the RPCs, the listener, the way from a token to a session
+ *   stream_token.[ch]      requests waiting for their client
+ *   stream_upgrade.[ch]    the protocols
+ *   stream_session.h       what sessions have in common
+ *   stream_command.c       exec and attach: channels of the client's connection <-> one call to the agent
+ *   stream_forward.c       port forward: pairs of channels <-> a call to the agent each
+ *
+ * A client is whoever has the URL: kubelet hands it on to the API server's clients. Its token is 256 random bits, good for one
+ * request as it was checked, once, within a minute.
+ */
+#ifndef NODE_STREAMING_H
+#define NODE_STREAMING_H
+
+#include "node/node.h"
+
+struct streaming;
+
+/* By node->options->streaming; NULL on failure. */
+struct streaming *streaming_start(struct node *node, struct status *err);
+/* Tells the clients (turning the loop for at most STREAM_FAREWELL_MS), then ends every session. NULL is fine. */
+void streaming_stop(struct streaming *streaming);
+
+/* The RPCs; node->streaming may be NULL: switched off. */
+void streaming_exec(struct node *node, struct rpc_call *call, const Runtime__V1__ExecRequest *request);
+void streaming_attach(struct node *node, struct rpc_call *call, const Runtime__V1__AttachRequest *request);
+void streaming_port_forward(struct node *node, struct rpc_call *call, const Runtime__V1__PortForwardRequest *request);
+
+#endif
