@@ -41,10 +41,12 @@
 #include "text/nearest.c"
 #include "text/protojson.c"
 
-/* io: the event loop, child processes, files written atomically, sockets, TLS. */
+/* io: the event loop, child processes, files written atomically, user namespaces, sockets, TLS. */
 #include "io/loop.c"
 #include "io/child.c"
 #include "io/file.c"
+#include "io/userns.c"
+#include "io/subid.c"
 #include "io/stream.c"
 #include "io/socket.c"
 #include "io/der.c"
@@ -125,6 +127,7 @@
 
 /* agent: the pod's pause process inside the job: engines, logs, exec, files. */
 #include "agent/isolate.c"
+#include "agent/podns.c"
 #include "agent/user.c"
 #include "agent/seccomp.c"
 #include "agent/seccomp_profile.c"

@@ -326,7 +326,7 @@ static int agent_show_features(char **argv)
     Interlink__Agent__V1__HelloResponse answer = INTERLINK__AGENT__V1__HELLO_RESPONSE__INIT;
     Interlink__Agent__V1__Features features;
     struct status err = STATUS_INIT;
-    cleanup_free char *wanted = agent_setting("INTERLINK_ENGINE");
+    cleanup_free char *wanted = agent_setting("INTERLINK_ENGINE"), *images = agent_setting("INTERLINK_IMAGES");
     cleanup_buf struct buf json = BUF_INIT;
     struct json_writer w;
     char reason[256] = "";
@@ -335,7 +335,7 @@ static int agent_show_features(char **argv)
         log_error("%s", err.message);
         return AGENT_EXIT_MACHINE;
     }
-    struct engine_options options = { .wanted = wanted, .isolation = p.isolation };
+    struct engine_options options = { .wanted = wanted, .isolation = p.isolation, .images = images };
     const char *engine = engine_probe(&options, &features, reason, &err);
     answer.version = (char *)(uintptr_t)INTERLINK_CRI_VERSION;
     answer.engine = (char *)(uintptr_t)(engine != NULL ? engine : "none");

@@ -231,6 +231,9 @@ static bool cgroup_try_pod(struct cgroups *c, struct cgroup_hierarchy *h)
                 return false;
         }
         h->made = made ? h->made + 1 : 0;
+        /* Containers see their own and read their limits there, whoever they run as; our umask is stricter. */
+        if (made || str_ends(path, CGROUP_COMMON))
+            (void)!chmod(path, 0755);
         if (made && (h->controllers & CGROUP_CPUSET) != 0 && !h->unified) {
             slash = strrchr(path, '/');
             *slash = '\0';

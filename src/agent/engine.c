@@ -80,6 +80,7 @@ struct engine *engine_new(const struct engine_options *o, char reason[256], stru
     struct engine *e = xcalloc(1, sizeof *e);
     e->ops = ops;
     e->isolation = o->isolation;
+    e->pod = (struct podns)PODNS_INIT;
     e->dir = xasprintf("%s/engine", o->job_dir);
     e->root = o->isolation.uid == 0 && !o->isolation.user;
     gethostname(name, sizeof name - 1);
@@ -104,6 +105,7 @@ void engine_free(struct engine *e)
     if (e == NULL)
         return;
     cleanup_free char *shm = xasprintf("%s/shm", e->dir);
+    podns_stop(&e->pod);
     umount2(shm, MNT_DETACH | UMOUNT_NOFOLLOW);
     cgroups_close(&e->cgroups);
     if (!tree_remove(e->dir, &err))
@@ -134,6 +136,21 @@ void engine_features(const struct engine *e, Interlink__Agent__V1__Features *out
     e->ops->features(&e->isolation, out);
 }
 
+/* Tried where the images are: it depends on the file system. */
+static bool engine_tries_user_namespaces(const struct engine_options *o)
+{
+    struct status err = STATUS_INIT;
+
+    if (o->images == NULL || *o->images == '\0')
+        return false;
+    if (o->isolation.user || o->isolation.uid != 0)
+        status_set(&err, STATUS_FAILED_PRECONDITION, "only root may map the machine's ids");
+    else if (podns_supported(o->images, &err))
+        return true;
+    log_info("pods cannot have user namespaces of their own: %s", err.message);
+    return false;
+}
+
 const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[256],
                          struct status *err)
 {
@@ -143,6 +160,7 @@ const char *engine_probe(const struct engine_options *options, Interlink__Agent_
     if (ops == NULL)
         return NULL;
     ops->features(&options->isolation, out);
+    out->user_namespaces = ops == &engine_crun && engine_tries_user_namespaces(options);
     return ops->name;
 }
 
@@ -152,7 +170,9 @@ static bool engine_write(const struct engine *e, const char *name, const struct 
 {
     cleanup_free char *path = xasprintf("%s/%s", e->dir, name);
 
-    return file_replace(path, text->p, text->n, 0644, err);
+    return file_replace(path, text->p, text->n, 0644, err) &&
+           (!e->pod.on || chown(path, podns_uid(&e->pod, 0), podns_gid(&e->pod, 0)) == 0 ||
+            status_errno(err, "cannot give %s to the pod's root", path));
 }
 
 static bool engine_append_words(struct buf *out, const char *keyword, char *const *words, size_t count, bool one_line,
@@ -183,6 +203,13 @@ static bool engine_write_resolv_conf(struct engine *e, const Runtime__V1__DNSCon
     return engine_write(e, "resolv.conf", &text, err);
 }
 
+static bool engine_call_sethostname(void *arg, struct status *err)
+{
+    const char *name = arg;
+
+    return sethostname(name, strlen(name)) == 0 || status_errno(err, "cannot set \"%s\"", name);
+}
+
 static bool engine_set_hostname(struct engine *e, const char *name, struct status *err)
 {
     if (*name == '\0' || strcmp(name, e->hostname) == 0)
@@ -190,11 +217,25 @@ static bool engine_set_hostname(struct engine *e, const char *name, struct statu
     if (strlen(name) > HOST_NAME_MAX || strpbrk(name, " \t\n/") != NULL)
         return status_set(err, STATUS_INVALID_ARGUMENT, "hostname: \"%.100s\" cannot be a host's name", name);
     /* Where the name cannot be set for the pod alone it only appears in HOSTNAME and /etc/hostname. */
-    if (e->isolation.uts && sethostname(name, strlen(name)) < 0)
-        return status_errno(err, "hostname: cannot set \"%s\"", name);
+    if (e->isolation.uts && !(e->pod.on ? podns_run(&e->pod, engine_call_sethostname, (void *)(uintptr_t)name, err)
+                                        : engine_call_sethostname((void *)(uintptr_t)name, err)))
+        return status_prefix(err, "hostname");
     free(e->hostname);
     e->hostname = xstrdup(name);
     return true;
+}
+
+struct engine_sysctl {
+    const char *path, *value;
+};
+
+static bool engine_write_sysctl(void *arg, struct status *err)
+{
+    const struct engine_sysctl *s = arg;
+    cleanup_close int fd = open(s->path, O_WRONLY | O_CLOEXEC);
+
+    return (fd >= 0 && write(fd, s->value, strlen(s->value)) == (ssize_t)strlen(s->value)) ||
+           status_errno(err, "cannot set %s", s->path);
 }
 
 /* Only those that a namespace of the pod's holds (namespaces(7)): the others would be the whole machine's. */
@@ -214,10 +255,30 @@ static bool engine_set_sysctl(struct engine *e, const char *name, const char *va
     for (char *p = path + strlen("/proc/sys/"); *p != '\0'; p++)
         if (*p == '.')
             *p = '/';
-    cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, value, strlen(value)) != (ssize_t)strlen(value))
-        return status_errno(err, "linux.sysctls: cannot set %.100s", name);
-    return true;
+    struct engine_sysctl s = { path, value };
+    return (e->pod.on ? podns_run(&e->pod, engine_write_sysctl, &s, err) : engine_write_sysctl(&s, err)) ||
+           status_prefix(err, "linux.sysctls: %.100s", name);
+}
+
+/* The pod's own user namespace, when it asks for one: before anything that belongs to it is set. */
+static bool engine_start_podns(struct engine *e, const Runtime__V1__PodSandboxConfig *sandbox, struct status *err)
+{
+    const Runtime__V1__LinuxSandboxSecurityContext *s = sandbox->linux == NULL ? NULL : sandbox->linux->security_context;
+    cleanup_free char *shm = xasprintf("%s/shm", e->dir);
+    struct userns_map map;
+    bool own;
+
+    if (!podns_check_sandbox(sandbox, err) ||
+        !podns_parse("linux.security_context.namespace_options", s == NULL ? NULL : s->namespace_options, &map, &own, err))
+        return false;
+    if (!own)
+        return true;
+    if (!e->root || e->ops != &engine_crun)
+        return status_set(err, STATUS_FAILED_PRECONDITION,
+                          "linux.security_context.namespace_options.userns_options: %s",
+                          e->root ? "the host engine makes no namespaces" : "only root may map the machine's ids, and this job runs without");
+    return podns_start(&e->pod, &map, err) &&
+           (chown(shm, podns_uid(&e->pod, 0), podns_gid(&e->pod, 0)) == 0 || status_errno(err, "cannot give %s to the pod's root", shm));
 }
 
 bool engine_configure(struct engine *e, const Runtime__V1__PodSandboxConfig *sandbox, struct status *err)
@@ -226,7 +287,7 @@ bool engine_configure(struct engine *e, const Runtime__V1__PodSandboxConfig *san
     struct status ignored;
     const Runtime__V1__LinuxPodSandboxConfig *l = sandbox->linux;
 
-    if (!engine_set_hostname(e, sandbox->hostname, err))
+    if (!engine_start_podns(e, sandbox, err) || !engine_set_hostname(e, sandbox->hostname, err))
         return false;
     for (size_t i = 0; l != NULL && i < l->n_sysctls; i++)
         if (!engine_set_sysctl(e, l->sysctls[i]->key, l->sysctls[i]->value, err))
@@ -301,7 +362,7 @@ bool engine_exec(struct engine *e, const char *id, const char *bundle, pid_t ini
     if (io->tty)
         engine_add_term(&process);
     struct launch l = { .process = &process, .argv = argv, .io = io, .cgroups = &e->cgroups, .id = id, .init = init,
-                        .one_id = !e->root,
+                        .one_id = !e->root, .pod = &e->pod,
                         /* Else its mount namespace says whose it is. */
                         .bundle = e->ops == &engine_host && !e->isolation.mount ? bundle : NULL };
     return launch_process(&l, pid, err);

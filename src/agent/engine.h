@@ -33,6 +33,7 @@ struct engine_options {
     const char *sandbox_id; /* 64 hex digits */
     const char *cgroup_parent; /* of the pod, an absolute cgroup path; "": /interlink-cri/<sandbox_id> */
     struct isolation isolation;
+    const char *images; /* engine_probe only: a folder where images are; NULL or "": not known */
 };
 
 struct engine;

@@ -61,14 +61,35 @@ static bool crun_check_root(int root_fd, struct status *err)
     return true;
 }
 
+/* A volume whose owners are to be mapped: by the pod's own user namespace, as kubelet asks for it, or by another map. */
+static bool crun_map_stage(const struct spec_input *in, const Runtime__V1__Mount *m, size_t index, const char *point,
+                           struct status *err)
+{
+    const struct podns *pod = &in->engine->pod;
+    struct userns_map map;
+    bool mapped;
+
+    if (!podns_parse_mount(m, index, &map, &mapped, err))
+        return false;
+    if (!mapped)
+        return true;
+    bool pods = pod->on && userns_maps_equal(&map, &pod->map);
+    cleanup_close int other = pods ? -1 : userns_new(&map, err);
+    if (!pods && other < 0)
+        return false;
+    return rootfs_map(point, pods ? pod->user_fd : other, err) || status_prefix(err, "uidMappings");
+}
+
 static bool crun_stage(void *arg, size_t index, const char *host_path, bool create, Runtime__V1__MountPropagation propagation,
                        struct buf *out, struct status *err)
 {
     const struct spec_input *in = arg;
+    const Runtime__V1__Mount *m = index < in->create->config->n_mounts ? in->create->config->mounts[index] : NULL;
 
-    if (index < in->create->config->n_mounts && image_volume_wanted(in->create->config->mounts[index]))
-        return image_volume_stage(in->create, index, in->engine->isolation.user, out, err);
-    return rootfs_stage(in->create->bundle, index, host_path, in->engine->isolation.host_mount_fd, create, propagation, out, err);
+    if (m != NULL && image_volume_wanted(m))
+        return image_volume_stage(in->create, index, in->engine->isolation.user, &in->engine->pod, out, err);
+    return rootfs_stage(in->create->bundle, index, host_path, in->engine->isolation.host_mount_fd, create, propagation, out, err) &&
+           (m == NULL || crun_map_stage(in, m, index, buf_cstr(out), err));
 }
 
 static bool crun_write_bundle(const struct engine_create *c, const struct spec *s, struct status *err)
@@ -86,8 +107,11 @@ static bool crun_prepare(struct engine *e, const struct engine_create *c, const 
     cleanup_free char *root = xasprintf("%s/rootfs", c->bundle);
     struct buf limits cleanup_buf = BUF_INIT;
 
-    if (!rootfs_make(c->bundle, c->layers, c->layer_count, e->isolation.user, err))
+    if (!rootfs_make(c->bundle, c->layers, c->layer_count, e->isolation.user, &e->pod, err))
         return false;
+    /* libcrun, then the pod's root and a stranger to our folders, looks for "rootfs" where it is. */
+    if (e->pod.on && chmod(c->bundle, 0711) < 0)
+        return status_errno(err, "cannot open %s for the pod's root", c->bundle);
     cleanup_close int root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0)
         return status_errno(err, "cannot open %s", root);
@@ -111,6 +135,7 @@ static bool crun_create(struct engine *e, const struct engine_create *c, struct 
     struct status ignored;
 
     security_facts_fill(&facts, &e->isolation, e->root, true, e->cgroups.devices);
+    facts.pod = e->pod.on ? &e->pod : NULL;
     if (!security_check(&facts, c->config, c->sandbox, &note, err))
         return false;
     if (!crun_prepare(e, c, &facts, &s, &note, err)) {
@@ -185,7 +210,7 @@ static bool crun_pass_terminal(int listen_fd, const struct engine_stdio *io, int
     return terminal_send(terminal_fd, master) || status_errno(err, "cannot hand over the container's terminal");
 }
 
-static bool crun_place_stdio(const struct engine_stdio *io)
+static bool crun_place_stdio(const struct engine_stdio *io, const struct podns *pod, const struct user *user)
 {
     int from[3] = { io->tty ? -1 : io->in, io->tty ? -1 : io->out, io->tty ? -1 : io->err };
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -195,9 +220,14 @@ static bool crun_place_stdio(const struct engine_stdio *io)
         if (from[i] < 0)
             return false;
     }
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
+        struct stat st;
         if (dup2(from[i], i) < 0)
             return false;
+        /* So that the container's user can open /dev/stdout by name; from inside libcrun may not give our pipes away. */
+        if (pod->on && fstat(i, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)))
+            (void)!fchown(i, podns_uid(pod, user->uid), podns_gid(pod, user->gid));
+    }
     for (int i = 0; i < 3; i++)
         close(from[i]);
     if (null_fd > 2)
@@ -328,7 +358,7 @@ static void crun_child(struct crun_start *s)
      * /proc/self would be lost with it; there the capabilities that containers lack protect it.) */
     if (s->engine->root)
         prctl(PR_SET_DUMPABLE, 0L);
-    if (!crun_place_stdio(s->io) || chdir(s->bundle) < 0)
+    if (!crun_place_stdio(s->io, &s->engine->pod, &s->process->user) || chdir(s->bundle) < 0)
         status_errno(&result.err, "cannot set up standard input and output");
     else if (!crun_run(s, &result.pid, &result.err))
         result.pid = 0;

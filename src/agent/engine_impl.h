@@ -5,6 +5,7 @@
 
 #include "agent/cgroup.h"
 #include "agent/engine.h"
+#include "agent/podns.h"
 
 struct engine_ops {
     const char *name;
@@ -19,6 +20,7 @@ extern const struct engine_ops engine_crun, engine_host;
 struct engine {
     const struct engine_ops *ops;
     struct isolation isolation;
+    struct podns pod; /* from the first engine_configure on, when the pod asks for it */
     struct cgroups cgroups;
     char *dir; /* owned; <job_dir>/engine:
                 * run/       libcrun's state

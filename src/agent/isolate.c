@@ -3,6 +3,7 @@
 
 #include "agent/cgroup.h"
 #include "io/file.h"
+#include "io/userns.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -354,6 +355,19 @@ static void isolate_outer(pid_t inner)
 
 /* ---- both ---- */
 
+/* How many ids there are here. */
+static void isolate_count_ids(struct isolation *out)
+{
+    struct userns_map map;
+    struct status ignored;
+
+    out->uids = out->gids = 1;
+    if (userns_read_map("self", &map, &ignored)) {
+        out->uids = userns_ids_count(&map.uids);
+        out->gids = userns_ids_count(&map.gids);
+    }
+}
+
 /* Reads what the first start left in the environment. */
 static bool isolate_parse(const char *text, struct isolation *out, struct status *err)
 {
@@ -375,6 +389,7 @@ static bool isolate_parse(const char *text, struct isolation *out, struct status
                                .gid = gid,
                                .host_mount_fd = fd };
     snprintf(out->missing, sizeof out->missing, "%s", text + used);
+    isolate_count_ids(out);
     if (fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         out->host_mount_fd = -1;
     return true;

@@ -35,7 +35,8 @@ struct isolate_options {
 
 /* What was reached. Plain data; copied freely. */
 struct isolation {
-    bool user;       /* inside a user namespace of ours: one id only, seen as 0 */
+    bool user;       /* inside a user namespace of ours: the job's user is seen as 0 */
+    uint32_t uids, gids; /* how many ids there are, from 0 on; 1: the job's own only */
     bool mount;      /* private mount namespace: without it no container can be made */
     bool pid;        /* own PID namespace, the agent is PID 1 in it, /proc shows it */
     bool ipc, uts;   /* own namespaces */

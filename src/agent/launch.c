@@ -34,6 +34,7 @@ struct launch_failure {
 /* Namespaces to join and the way back of failures; opened before the fork. */
 struct launch_fds {
     int mount, pid, cgroup; /* -1: not joined */
+    bool user;              /* the pod's user namespace, and what belongs to it */
     int null;
     int report; /* close-on-exec: an end without a word means that exec has worked */
 };
@@ -58,13 +59,23 @@ static bool launch_score(const struct process *p, struct launch_failure *f)
     return (fd >= 0 && write(fd, text, strlen(text)) > 0) || launch_failed(f, "set oom_score_adj");
 }
 
-static bool launch_join(const struct launch_fds *fds, struct launch_failure *f)
+/* The user namespace comes last: from inside of it nothing of the machine's can be joined. */
+static bool launch_join_pod(const struct podns *pod, struct launch_failure *f)
+{
+    struct status err;
+
+    if (setns(pod->ipc_fd, CLONE_NEWIPC) < 0 || setns(pod->uts_fd, CLONE_NEWUTS) < 0)
+        return launch_failed(f, "join the pod's IPC and UTS namespaces");
+    return userns_join(pod->user_fd, &err) || launch_failed(f, "join the pod's user namespace");
+}
+
+static bool launch_join(const struct launch *l, const struct launch_fds *fds, struct launch_failure *f)
 {
     if (fds->cgroup >= 0 && setns(fds->cgroup, CLONE_NEWCGROUP) < 0)
         return launch_failed(f, "join the container's cgroup namespace");
     if (fds->mount >= 0 && setns(fds->mount, CLONE_NEWNS) < 0)
         return launch_failed(f, "join the container's mount namespace");
-    return true;
+    return !fds->user || launch_join_pod(l->pod, f);
 }
 
 static bool launch_bind(const struct process *p, struct launch_failure *f)
@@ -86,7 +97,7 @@ static bool launch_bind(const struct process *p, struct launch_failure *f)
 }
 
 /* Descriptors 0 to 2. The sources may be among them, so they move out of the way first. */
-static bool launch_place_stdio(const struct engine_stdio *io, int null_fd, uid_t owner)
+static bool launch_place_stdio(const struct engine_stdio *io, int null_fd, uid_t owner, gid_t group)
 {
     int from[3] = { io->in, io->out, io->err };
 
@@ -104,7 +115,7 @@ static bool launch_place_stdio(const struct engine_stdio *io, int null_fd, uid_t
             return false;
         /* So that the container's user can open /dev/stdout by name. */
         if (fstat(i, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)) && st.st_uid != owner)
-            (void)!fchown(i, owner, (gid_t)-1);
+            (void)!fchown(i, owner, group);
     }
     return true;
 }
@@ -112,11 +123,16 @@ static bool launch_place_stdio(const struct engine_stdio *io, int null_fd, uid_t
 static bool launch_stdio(const struct launch *l, const struct launch_fds *fds, struct launch_failure *f)
 {
     uid_t owner = l->one_id ? geteuid() : l->process->user.uid;
+    gid_t group = (gid_t)-1;
 
+    if (fds->user && !l->io->tty) { /* not joined yet */
+        owner = podns_uid(l->pod, l->process->user.uid);
+        group = podns_gid(l->pod, l->process->user.gid);
+    }
     if (l->io->tty)
         return terminal_take(l->io->terminal_fd, l->io->width, l->io->height, owner) ||
                launch_failed(f, "open a terminal");
-    return launch_place_stdio(l->io, fds->null, owner) || launch_failed(f, "set up standard input and output");
+    return launch_place_stdio(l->io, fds->null, owner, group) || launch_failed(f, "set up standard input and output");
 }
 
 static bool launch_seccomp(const struct process *p, struct launch_failure *f)
@@ -209,12 +225,13 @@ static void launch_child(const struct launch *l, struct launch_fds *fds)
     struct launch_failure f;
 
     memset(&f, 0, sizeof f);
-    bool ok = launch_score(p, &f) && launch_join(fds, &f) && (!l->own_mounts || launch_bind(p, &f));
+    bool ok = launch_score(p, &f) && (l->io->tty || launch_stdio(l, fds, &f)) && launch_join(l, fds, &f) &&
+              (!l->own_mounts || launch_bind(p, &f));
     if (ok && setsid() < 0)
         ok = launch_failed(&f, "make a session");
     if (ok && l->bundle != NULL && !track_add(l->bundle, 0, l->own_mounts))
         ok = launch_failed(&f, "remember the process");
-    ok = ok && launch_stdio(l, fds, &f);
+    ok = ok && (!l->io->tty || launch_stdio(l, fds, &f));
     if (ok) {
         /* The working directory may be readable for root only, or for the user only. */
         bool there = chdir(p->cwd) == 0;
@@ -273,6 +290,7 @@ static bool launch_open(const struct launch *l, struct launch_fds *fds, struct s
         return status_errno(err, "cannot open /dev/null");
     if (l->init <= 0)
         return true;
+    fds->user = l->pod != NULL && l->pod->on;
     if (!launch_open_namespace(l->init, "mnt", &fds->mount, err) ||
         (l->process->own_cgroup && !launch_open_namespace(l->init, "cgroup", &fds->cgroup, err)) ||
         (l->process->own_pid && !launch_open_namespace(l->init, "pid", &fds->pid, err)))
@@ -297,7 +315,7 @@ bool launch_exec_error(const char *program, int number, struct status *err)
 
 bool launch_process(const struct launch *l, pid_t *pid, struct status *err)
 {
-    struct launch_fds fds = { -1, -1, -1, -1, -1 };
+    struct launch_fds fds = { -1, -1, -1, false, -1, -1 };
     struct launch_failure f;
     int report[2] = { -1, -1 };
     ssize_t n = 0;

@@ -6,6 +6,7 @@
 
 #include "agent/cgroup.h"
 #include "agent/engine.h"
+#include "agent/podns.h"
 #include "agent/process.h"
 
 struct launch {
@@ -15,6 +16,7 @@ struct launch {
     const struct cgroups *cgroups;
     const char *id;
     pid_t init;     /* whose mount, PID and cgroup namespaces to join; 0: none */
+    const struct podns *pod; /* the pod's user namespace, if it has one of its own; NULL: none */
     bool one_id;    /* in a user namespace with one id only, or no root at all: ids cannot be changed */
     bool own_mounts; /* make a mount namespace for it and the process's binds */
     const char *bundle; /* where to remember it (track.h); NULL: it is known by its namespaces */

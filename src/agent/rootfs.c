@@ -144,8 +144,22 @@ bool rootfs_mkdir(int root_fd, const char *path, struct status *err)
 
 /* ---- the root ---- */
 
+/* A folder with the pod's owners, mounted at `point`, which is made. */
+static bool rootfs_mount_mapped(const char *folder, const char *point, const struct podns *pod, struct status *err)
+{
+    cleanup_close int fd = userns_open_mapped(folder, pod->user_fd, false, err);
+
+    if (fd < 0)
+        return false;
+    if (mkdir(point, 0700) < 0 && errno != EEXIST)
+        return status_errno(err, "cannot make %s", point);
+    return syscall(SYS_move_mount, fd, "", AT_FDCWD, point, MOVE_MOUNT_F_EMPTY_PATH) == 0 ||
+           status_errno(err, "cannot mount %s", point);
+}
+
 /* Layers by short names, for a mount's options are cut at one page: <bundle>/l/0 is the lowest. */
-static bool rootfs_link_layers(const char *bundle, const char *const *layers, size_t count, struct status *err)
+static bool rootfs_link_layers(const char *bundle, const char *const *layers, size_t count, const struct podns *pod,
+                               struct status *err)
 {
     cleanup_free char *dir = xasprintf("%s/l", bundle);
 
@@ -153,10 +167,24 @@ static bool rootfs_link_layers(const char *bundle, const char *const *layers, si
         return status_errno(err, "cannot make %s", dir);
     for (size_t i = 0; i < count; i++) {
         cleanup_free char *name = xasprintf("%s/%zu", dir, i);
-        if (symlink(layers[i], name) < 0 && errno != EEXIST)
+        if (pod->on && !rootfs_mount_mapped(layers[i], name, pod, err))
+            return status_prefix(err, "linux.security_context.namespace_options.userns_options: the image");
+        if (!pod->on && symlink(layers[i], name) < 0 && errno != EEXIST)
             return status_errno(err, "cannot make %s", name);
     }
     return true;
+}
+
+/* Mapped layers, which overlayfs has taken hold of by itself once it is mounted. */
+static void rootfs_unlink_layers(const char *bundle)
+{
+    for (size_t i = 0;; i++) {
+        cleanup_free char *name = xasprintf("%s/l/%zu", bundle, i);
+        struct stat st;
+        if (lstat(name, &st) < 0 || !S_ISDIR(st.st_mode))
+            return;
+        umount2(name, MNT_DETACH | UMOUNT_NOFOLLOW);
+    }
 }
 
 /* False with errno. Paths in the options are relative to the bundle, where the caller is. */
@@ -202,18 +230,19 @@ static bool rootfs_layers_fit_overlay(const char *const *layers, size_t count, b
 }
 
 /* The root folder of an overlay is its upper folder: owner and mode must be those of the image's. */
-static bool rootfs_copy_root(const char *layer, struct status *err)
+static bool rootfs_copy_root(const char *layer, const struct podns *pod, struct status *err)
 {
     struct stat st;
 
     if (stat(layer, &st) < 0)
         return status_errno(err, "cannot look at the layer %s", layer);
     /* In a user namespace the owner is ours already. */
-    (void)!chown("upper", st.st_uid, st.st_gid);
+    (void)!chown("upper", podns_uid(pod, st.st_uid), podns_gid(pod, st.st_gid));
     return chmod("upper", st.st_mode & 07777) == 0 || status_errno(err, "cannot prepare the root folder");
 }
 
-bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, bool userns, struct status *err)
+bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, bool userns, const struct podns *pod,
+                 struct status *err)
 {
     static const char *const folders[] = { "rootfs", "upper", "work" };
     cleanup_free char *root = xasprintf("%s/rootfs", bundle);
@@ -224,19 +253,21 @@ bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_cou
     cleanup_close int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (chdir(bundle) < 0)
         return status_errno(err, "cannot enter %s", bundle);
-    bool ok = rootfs_link_layers(bundle, layers, layer_count, err);
+    bool ok = rootfs_link_layers(bundle, layers, layer_count, pod, err);
     for (size_t i = 0; i < COUNT_OF(folders) && ok; i++)
         if (mkdir(folders[i], 0755) < 0 && errno != EEXIST)
             ok = status_errno(err, "cannot make %s/%s", bundle, folders[i]);
-    ok = ok && rootfs_copy_root(layers[layer_count - 1], err);
+    ok = ok && rootfs_copy_root(layers[layer_count - 1], pod, err);
     bool mounted = false, userxattr = userns;
     if (ok && rootfs_layers_fit_overlay(layers, layer_count, userns, &userxattr)) {
         mounted = rootfs_mount_overlay(layer_count, userxattr);
         if (!mounted)
             log_info("overlayfs is refused at %s (%s): the image is copied", bundle, strerror(errno));
     }
+    rootfs_unlink_layers(bundle);
     if (ok && !mounted)
-        ok = unpack_rootfs_copy(layers, layer_count, root, &unpacked, err);
+        ok = unpack_rootfs_copy(layers, layer_count, root, &unpacked, err) &&
+             (!pod->on || rootfs_mount_mapped(root, root, pod, err));
     if (here >= 0 && fchdir(here) < 0)
         log_debug("cannot return to the working directory");
     return ok;
@@ -369,6 +400,18 @@ bool rootfs_stage(const char *bundle, size_t index, const char *host_path, int h
     return rootfs_set_propagation(point, host_path, propagation, err);
 }
 
+bool rootfs_map(const char *point, int userns_fd, struct status *err)
+{
+    cleanup_close int fd = userns_open_mapped(point, userns_fd, true, err);
+
+    if (fd < 0)
+        return false;
+    /* In its place, so that there is one mount to be taken away again. */
+    return (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 &&
+            syscall(SYS_move_mount, fd, "", AT_FDCWD, point, MOVE_MOUNT_F_EMPTY_PATH) == 0) ||
+           status_errno(err, "cannot mount %s", point);
+}
+
 /* ---- the end ---- */
 
 /* What is not mounted there is no error. */
@@ -404,6 +447,7 @@ bool rootfs_unmount(const char *bundle, struct status *err)
 
     if (!rootfs_unmount_one(root, err) || !rootfs_unmount_volumes(bundle, err))
         return false;
+    rootfs_unlink_layers(bundle);
     for (size_t i = 0;; i++) {
         cleanup_free char *point = xasprintf("%s/mounts/%zu", bundle, i);
         if (access(point, F_OK) < 0)

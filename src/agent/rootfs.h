@@ -11,6 +11,7 @@
 #ifndef AGENT_ROOTFS_H
 #define AGENT_ROOTFS_H
 
+#include "agent/podns.h"
 #include "base/base.h"
 
 #include "cri.pb-c.h"
@@ -20,8 +21,10 @@
 
 /* A place for what is mounted as the container's mount `index`, a folder or a file: <bundle>/mounts/<index>, which the caller frees. */
 char *rootfs_stage_point(const char *bundle, size_t index, bool is_dir, struct status *err);
-/* Makes <bundle>/rootfs. `userns`: in a user namespace of ours. */
-bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, bool userns, struct status *err);
+/* Makes <bundle>/rootfs. `userns`: in a user namespace of ours. `pod`: its files are to have the owners that the pod's user
+ * namespace gives them, if it has one of its own; FAILED_PRECONDITION when its file system cannot do that. */
+bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, bool userns, const struct podns *pod,
+                 struct status *err);
 /* Unmounts what rootfs_make and rootfs_stage mounted. True also when there was nothing. */
 bool rootfs_unmount(const char *bundle, struct status *err);
 
@@ -38,5 +41,8 @@ bool rootfs_mkdir(int root_fd, const char *path, struct status *err);
  * NOT_FOUND when the path is on neither side; FAILED_PRECONDITION when its mount cannot propagate as wanted. */
 bool rootfs_stage(const char *bundle, size_t index, const char *host_path, int host_mount_fd, bool create,
                   Runtime__V1__MountPropagation propagation, struct buf *out, struct status *err);
+/* What has just been mounted at `point` (not the root of a file system tree of the machine's) gets mapped owners, with what is
+ * mounted below it. FAILED_PRECONDITION when a file system in it cannot do that. */
+bool rootfs_map(const char *point, int userns_fd, struct status *err);
 
 #endif

@@ -221,11 +221,7 @@ static bool security_check_pid(const struct security_facts *f, const Runtime__V1
 static bool security_check_namespaces(const struct security_facts *f, const Runtime__V1__NamespaceOption *n, struct status *err)
 {
     const struct isolation *is = f->isolation;
-    const Runtime__V1__UserNamespace *u = n->userns_options;
 
-    if (u != NULL && u->mode != RUNTIME__V1__NAMESPACE_MODE__NODE)
-        return security_refuse(err, SECURITY_CONTEXT "namespace_options.userns_options",
-                               "user namespaces for pods are not offered");
     if (n->network != RUNTIME__V1__NAMESPACE_MODE__POD && n->network != RUNTIME__V1__NAMESPACE_MODE__NODE)
         return security_refuse(err, SECURITY_CONTEXT "namespace_options.network", "only POD and NODE are possible");
     if (n->ipc != RUNTIME__V1__NAMESPACE_MODE__POD && n->ipc != RUNTIME__V1__NAMESPACE_MODE__NODE)
@@ -284,14 +280,21 @@ static bool security_check_mount(const struct security_facts *f, const Runtime__
                                  struct status *err)
 {
     static const char *const allowed[] = { "noexec", "nodev", "nosuid" };
+    struct userns_map map;
+    bool mapped;
 
     if (m->container_path[0] != '/')
         return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].container_path: \"%.200s\" is not an absolute path", index,
                           m->container_path);
     if (!security_check_image_mount(f, m, index, err))
         return false;
-    if (m->n_uidmappings > 0 || m->n_gidmappings > 0)
-        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: mapped mounts are not offered", index);
+    if (!podns_parse_mount(m, index, &map, &mapped, err))
+        return false;
+    if (mapped && (!f->root || !f->containers))
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: only root can map the owners of a mount, %s", index,
+                          f->root ? "and the host engine makes plain ones only" : "and this job runs without");
+    if (mapped && m->image != NULL && *m->image->image != '\0' && (f->pod == NULL || !userns_maps_equal(&map, &f->pod->map)))
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: of an image they must be those of the pod", index);
     if (m->selinux_relabel && f->selinux)
         return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].selinux_relabel: this engine cannot relabel files",
                           index);
@@ -338,8 +341,12 @@ bool security_check(const struct security_facts *f, const Runtime__V1__Container
     for (size_t i = 0; i < config->n_mounts; i++)
         if (!security_check_mount(f, config->mounts[i], i, note, err))
             return false;
+    if (!podns_check_container(sandbox, s == NULL ? NULL : s->namespace_options, err))
+        return false;
     if (s == NULL)
         return true;
+    if (s->privileged && f->pod != NULL)
+        return security_refuse(err, SECURITY_CONTEXT "privileged", "the pod has a user namespace of its own");
     if (s->privileged && !security_check_privileged(f, sandbox, err))
         return false;
     if (s->readonly_rootfs && !f->containers)
@@ -355,6 +362,38 @@ bool security_check(const struct security_facts *f, const Runtime__V1__Container
 
 /* ---- users ---- */
 
+static bool security_has_uid(const struct security_facts *f, uint32_t uid)
+{
+    if (f->pod != NULL)
+        return uid < userns_ids_count(&f->pod->map.uids);
+    /* Without a user namespace an ordinary user has its own id. */
+    return f->root || (f->isolation->user ? uid < f->isolation->uids : uid == f->isolation->uid);
+}
+
+static bool security_has_gid(const struct security_facts *f, uint32_t gid)
+{
+    if (f->pod != NULL)
+        return gid < userns_ids_count(&f->pod->map.gids);
+    return f->root || (f->isolation->user ? gid < f->isolation->gids : gid == f->isolation->gid);
+}
+
+static bool security_refuse_id(const struct security_facts *f, const char *field, const char *kind, uint32_t id, struct status *err)
+{
+    const struct isolation *is = f->isolation;
+    struct userns_map map;
+    struct status how = STATUS_INIT;
+
+    if (f->pod != NULL)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "%s: %s %u is not one of the pod's user namespace", field, kind, id);
+    if (is->user && is->uids > 1 && is->gids > 1)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "%s: %s %u cannot be mapped: this job runs without root, and its ranges in "
+                          "/etc/subuid and /etc/subgid end at %u and %u", field, kind, id, is->uids - 1, is->gids - 1);
+    if (subid_map(is->uid, is->gid, &map, &how))
+        status_set(&how, STATUS_FAILED_PRECONDITION, "newuidmap refused the user's ranges when the job started, as its log says");
+    return status_set(err, STATUS_FAILED_PRECONDITION, "%s: %s %u cannot be mapped: this job runs without root and has one id only, seen "
+                      "as %u; %.300s", field, kind, id, is->user ? 0 : *kind == 'u' ? is->uid : is->gid, how.message);
+}
+
 bool security_check_user(const struct security_facts *f, const Runtime__V1__ContainerConfig *config, struct user *user,
                          struct buf *note, struct status *err)
 {
@@ -363,23 +402,19 @@ bool security_check_user(const struct security_facts *f, const Runtime__V1__Cont
                              : s != NULL && *s->run_as_username != '\0' ? SECURITY_CONTEXT "run_as_username"
                                                                           : "image config: User";
     const char *group_field = s != NULL && s->run_as_group != NULL ? SECURITY_CONTEXT "run_as_group" : user_field;
-    /* The one id: 0 in our user namespace, the job's own user without one. */
-    uint32_t uid = f->isolation->user ? 0 : f->isolation->uid, gid = f->isolation->user ? 0 : f->isolation->gid;
 
-    if (f->root)
-        return true;
-    if (user->uid != uid)
-        return status_set(err, STATUS_FAILED_PRECONDITION,
-                          "%s: uid %u cannot be mapped: this job runs without root and has one id only, seen as %u", user_field,
-                          user->uid, uid);
+    if (!security_has_uid(f, user->uid))
+        return security_refuse_id(f, user_field, "uid", user->uid, err);
     for (size_t i = 0; i < user->asked_count; i++)
-        if (user->groups[i] != gid)
-            return status_set(err, STATUS_FAILED_PRECONDITION,
-                              "%s: gid %u cannot be mapped: this job runs without root and has one id only, seen as %u",
-                              i == 0 ? group_field : SECURITY_CONTEXT "supplemental_groups", user->groups[i], gid);
-    if (user->group_count > user->asked_count)
-        security_note(note, "the groups that the image's /etc/group adds are left out, for this job has one id only");
-    user->group_count = user->asked_count;
+        if (!security_has_gid(f, user->groups[i]))
+            return security_refuse_id(f, i == 0 ? group_field : SECURITY_CONTEXT "supplemental_groups", "gid", user->groups[i], err);
+    size_t kept = user->asked_count;
+    for (size_t i = user->asked_count; i < user->group_count; i++)
+        if (security_has_gid(f, user->groups[i]))
+            user->groups[kept++] = user->groups[i];
+    if (kept < user->group_count)
+        security_note(note, "groups that the image's /etc/group adds are left out, for they do not exist here");
+    user->group_count = kept;
     return true;
 }
 

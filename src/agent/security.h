@@ -5,6 +5,7 @@
 #define AGENT_SECURITY_H
 
 #include "agent/isolate.h"
+#include "agent/podns.h"
 #include "agent/user.h"
 #include "base/base.h"
 
@@ -13,6 +14,7 @@
 /* What is to be had on this machine. */
 struct security_facts {
     const struct isolation *isolation;
+    const struct podns *pod; /* the pod's own user namespace; NULL: it has none */
     bool root;         /* all ids, devices and real capabilities */
     bool containers;   /* the engine has namespaces and mounts (crun), or not (host) */
     bool device_rules; /* access to device nodes can be restricted by cgroups */

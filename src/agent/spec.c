@@ -92,6 +92,32 @@ static void spec_write_namespace(struct json_writer *w, const char *type, const 
     json_write_end(w);
 }
 
+static void spec_write_ids(struct json_writer *w, const char *key, const struct userns_ids *ids)
+{
+    json_write_member_array(w, key);
+    for (size_t i = 0; i < ids->count; i++) {
+        json_write_object(w);
+        json_write_member_i64(w, "containerID", ids->ranges[i].inside);
+        json_write_member_i64(w, "hostID", ids->ranges[i].outside);
+        json_write_member_i64(w, "size", ids->ranges[i].count);
+        json_write_end(w);
+    }
+    json_write_end(w);
+}
+
+/* By descriptor: libcrun is called in a copy of the agent. */
+static void spec_write_pod_namespaces(struct json_writer *w, const struct podns *pod)
+{
+    char path[48];
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", pod->user_fd);
+    spec_write_namespace(w, "user", path);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", pod->ipc_fd);
+    spec_write_namespace(w, "ipc", path);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", pod->uts_fd);
+    spec_write_namespace(w, "uts", path);
+}
+
 static void spec_write_devices(struct json_writer *w, const struct spec *s)
 {
     json_write_member_array(w, "devices");
@@ -148,7 +174,13 @@ void spec_write(const struct spec *s, const char *root_path, struct buf *json)
         json_write_end(&w);
     }
     json_write_member_object(&w, "linux");
+    if (s->pod != NULL) {
+        spec_write_ids(&w, "uidMappings", &s->pod->map.uids);
+        spec_write_ids(&w, "gidMappings", &s->pod->map.gids);
+    }
     json_write_member_array(&w, "namespaces");
+    if (s->pod != NULL)
+        spec_write_pod_namespaces(&w, s->pod);
     spec_write_namespace(&w, "mount", "");
     if (s->new_pid || *s->pid_path != '\0')
         spec_write_namespace(&w, "pid", s->pid_path);

@@ -46,6 +46,7 @@ struct spec {
     bool readonly_root;
     bool new_pid;
     const char *pid_path; /* a PID namespace to join; "": none */
+    const struct podns *pod; /* whose user, IPC and UTS namespaces to join; borrowed; NULL: none */
     bool new_cgroup;
     char *const *masked, *const *readonly;
     size_t masked_count, readonly_count;

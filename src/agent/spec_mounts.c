@@ -82,6 +82,31 @@ static void spec_mount_default(const struct spec_input *in, struct spec *out, co
         spec_mount_add(out, destination, type, source, options);
 }
 
+/* mount_setattr(2), Linux 5.12: makes a whole tree of mounts read-only. */
+bool spec_has_mount_setattr(void)
+{
+#ifdef SYS_mount_setattr
+    return syscall(SYS_mount_setattr, -1, "", 0, NULL, 0) < 0 && errno != ENOSYS;
+#else
+    return false;
+#endif
+}
+
+/* The terminals' group, where it exists: gid 5 on every Linux (devpts of the kernel's documentation). */
+static bool spec_has_tty_group(const struct spec_input *in)
+{
+    uint32_t ignored;
+
+    return in->engine->pod.on ? userns_outside(&in->engine->pod.map.gids, 5, &ignored) : !in->facts->isolation->user;
+}
+
+/* The machine's, whole, with the cgroups below: in a user namespace they are nobody's to write to. */
+static void spec_mount_sys(const struct spec_input *in, struct spec *out)
+{
+    spec_mount_default(in, out, "/sys", "bind", "/sys", spec_has_mount_setattr() ? "rbind,nosuid,noexec,nodev,rro"
+                                                                                 : "rbind,nosuid,noexec,nodev,ro");
+}
+
 static void spec_mount_kernel(const struct spec_input *in, struct spec *out)
 {
     const struct isolation *is = in->facts->isolation;
@@ -95,18 +120,20 @@ static void spec_mount_kernel(const struct spec_input *in, struct spec *out)
         spec_mount_default(in, out, "/proc", "proc", "proc", "nosuid,noexec,nodev");
     spec_mount_default(in, out, "/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k");
     spec_mount_default(in, out, "/dev/pts", "devpts", "devpts",
-                       is->user ? "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620"
-                                : "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5");
+                       spec_has_tty_group(in) ? "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"
+                                              : "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620");
     if (is->user && !is->ipc)
         spec_mount_default(in, out, "/dev/mqueue", "bind", "/dev/mqueue", "rbind,nosuid,noexec,nodev");
     else
         spec_mount_default(in, out, "/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev");
     if (is->user) {
-        /* Whole, with the cgroups below: they are nobody's to write to there. */
-        spec_mount_default(in, out, "/sys", "bind", "/sys", "rbind,nosuid,noexec,nodev,ro");
+        spec_mount_sys(in, out);
         return;
     }
-    spec_mount_default(in, out, "/sys", "sysfs", "sysfs", arena_printf(&out->arena, "nosuid,noexec,nodev,%s", mode));
+    if (in->engine->pod.on && !in->engine->pod.has_network)
+        spec_mount_sys(in, out);
+    else
+        spec_mount_default(in, out, "/sys", "sysfs", "sysfs", arena_printf(&out->arena, "nosuid,noexec,nodev,%s", mode));
     if (in->engine->cgroups.mode != CGROUP_NONE)
         spec_mount_default(in, out, "/sys/fs/cgroup", "cgroup", "cgroup",
                            arena_printf(&out->arena, "nosuid,noexec,nodev,relatime,%s", mode));
@@ -128,16 +155,6 @@ static void spec_mount_pod(const struct spec_input *in, struct spec *out)
     spec_mount_default(in, out, "/dev/shm", "bind",
                        in->facts->isolation->host_ipc ? "/dev/shm" : arena_printf(&out->arena, "%s/shm", in->engine->dir),
                        "rbind,rprivate,rw");
-}
-
-/* mount_setattr(2), Linux 5.12: makes a whole tree of mounts read-only. */
-bool spec_has_mount_setattr(void)
-{
-#ifdef SYS_mount_setattr
-    return syscall(SYS_mount_setattr, -1, "", 0, NULL, 0) < 0 && errno != ENOSYS;
-#else
-    return false;
-#endif
 }
 
 static bool spec_mount_own(const struct spec_input *in, struct spec *out, size_t index, struct status *err)

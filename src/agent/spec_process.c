@@ -129,8 +129,9 @@ static bool spec_cwd(const struct spec_input *in, struct spec *out, struct statu
     else if (*dir != '/')
         return status_set(err, STATUS_INVALID_ARGUMENT, "working_dir: \"%.200s\" is not an absolute path", dir);
     out->process.cwd = arena_printf(&out->arena, "%s%s", *dir == '/' ? "" : "/", dir);
-    /* Images name folders that they do not hold; with a root of its own the container gets them. */
-    if (in->facts->containers && !rootfs_mkdir(in->root_fd, out->process.cwd, err))
+    /* Images name folders that they do not hold; with a root of its own the container gets them. (From libcrun, as the pod's root,
+     * where owners are mapped: ours may have no id there.) */
+    if (in->facts->containers && !in->engine->pod.on && !rootfs_mkdir(in->root_fd, out->process.cwd, err))
         return status_prefix(err, "working_dir");
     return true;
 }
@@ -245,6 +246,11 @@ static void spec_namespaces(const struct spec_input *in, struct spec *out)
     if (!in->facts->containers)
         return;
     out->new_pid = n != NULL && n->pid == RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+    if (in->engine->pod.on)
+        out->pod = &in->engine->pod;
+    /* The pod's own PID namespace: the agent's, in which everything is, belongs to the machine's user namespace. */
+    if (in->engine->pod.on && (n == NULL || n->pid == RUNTIME__V1__NAMESPACE_MODE__POD))
+        out->pid_path = arena_printf(&out->arena, "/proc/self/fd/%d", in->engine->pod.pid_fd);
     if (n != NULL && n->pid == RUNTIME__V1__NAMESPACE_MODE__TARGET)
         out->pid_path = arena_printf(&out->arena, "/proc/%d/ns/pid", (int)in->create->target_pid);
     /* As containerd: on v2, where it hides the rest of the tree. */

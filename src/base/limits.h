@@ -18,6 +18,8 @@
 #define LISTENER_REST_MS 100
 /* Output a worker process may hand back through its pipe. */
 #define WORKER_OUTPUT_MAX (1u << 20)
+/* Ranges of a user namespace's map: a user has one or two in /etc/subuid, a pod one. */
+#define USERNS_RANGES_MAX 16
 
 /* ---- http/2 ---- */
 /* Streams a peer may have open at once: kubelet has one call a pod worker, some hundreds on a big node. */

@@ -20,12 +20,17 @@ struct features_question {
     struct buf text;
 };
 
-void features_learn(struct handler *handler, const Interlink__Agent__V1__Features *features)
+static void features_take(struct handler *handler, const Interlink__Agent__V1__Features *features)
 {
-    if (features == NULL)
-        return;
     handler->recursive_read_only_mounts = features->recursive_read_only_mounts;
     handler->user_namespaces = features->user_namespaces;
+}
+
+void features_learn(struct handler *handler, const Interlink__Agent__V1__Features *features)
+{
+    /* Our own machine was asked, and answered more than an agent tries when it calls in. */
+    if (features != NULL && !handler->local)
+        features_take(handler, features);
 }
 
 void features_free(struct handler *handler)
@@ -56,7 +61,8 @@ static void features_read_answer(struct features_question *q)
         log_warn("what containers can have on this machine is not known: %s", err.message);
         return;
     }
-    features_learn(q->handler, answer->features);
+    if (answer->features != NULL)
+        features_take(q->handler, answer->features);
     log_debug("handler %s: engine %s (%s)", q->handler->options->name, answer->engine, answer->engine_reason);
 }
 
@@ -87,7 +93,8 @@ static bool features_start(struct node *node, struct handler *handler, struct st
     static const char *const argv[] = { "/proc/self/exe", "agent", "features", NULL };
     const char *engine = *handler->options->engine != '\0' ? handler->options->engine : "auto";
     cleanup_free char *variable = xasprintf("INTERLINK_ENGINE=%s", engine);
-    const char *const envp[] = { variable, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+    cleanup_free char *images = xasprintf("INTERLINK_IMAGES=%s", node->options->image_dir);
+    const char *const envp[] = { variable, images, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
     struct features_question *q = xcalloc(1, sizeof *q);
     int fds[2];
 

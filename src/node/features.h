@@ -9,7 +9,7 @@
 
 /* Asks for every local handler; the answers come from the loop. A failure is only logged. */
 void features_ask(struct node *node);
-/* What an agent has said of its machine; NULL: nothing. */
+/* What an agent has said of its machine, when that is not this one; NULL: nothing. */
 void features_learn(struct handler *handler, const Interlink__Agent__V1__Features *features);
 /* Forgets questions under way. */
 void features_free(struct handler *handler);

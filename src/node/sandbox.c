@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/sandbox.h"
 
+#include "agent/podns.h"
 #include "node/container.h"
 #include "node/link.h"
 #include "node/sandbox_job.h"
@@ -152,7 +153,7 @@ static bool sandbox_check(const Runtime__V1__RunPodSandboxRequest *request, stru
     if (*config->log_directory != '\0' && *config->log_directory != '/')
         return status_set(err, STATUS_INVALID_ARGUMENT, "config.log_directory: \"%s\" is not an absolute path",
                           config->log_directory);
-    return true;
+    return podns_check_sandbox(config, err);
 }
 
 static void sandbox_reply_ready(struct sandbox *sandbox)

@@ -265,6 +265,9 @@ Runtime__V1__StatusResponse *status_of_runtime(struct arena *arena, struct node 
     response->features = STATUS_NEW(arena, Runtime__V1__RuntimeFeatures, runtime__v1__runtime_features__init);
     response->features->supplemental_groups_policy = true;
     response->features->mount_options = true;
+    /* The machine's network makes no difference to a pod with a user namespace of its own. */
+    for (size_t i = 0; i < node->options->handler_count; i++)
+        response->features->user_namespaces_host_network |= node->handlers[i].user_namespaces;
     /* The handler named "" is what pods without a RuntimeClass get. */
     response->n_runtime_handlers = node->options->handler_count + 1;
     response->runtime_handlers = ARENA_ARRAY(arena, Runtime__V1__RuntimeHandler *, response->n_runtime_handlers);

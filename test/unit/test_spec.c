@@ -91,7 +91,8 @@ static struct world *world_new(bool root)
     struct world *w = xcalloc(1, sizeof *w);
 
     w->engine.isolation = (struct isolation){ .mount = true, .pid = true, .ipc = true, .uts = true, .user = !root,
-                                              .uid = root ? 0 : 1001, .gid = root ? 0 : 1001, .host_mount_fd = -1 };
+                                              .uid = root ? 0 : 1001, .gid = root ? 0 : 1001, .uids = root ? UINT32_MAX : 1,
+                                              .gids = root ? UINT32_MAX : 1, .host_mount_fd = -1 };
     w->engine.root = root;
     w->engine.dir = fixture.dir;
     w->engine.hostname = (char *)(uintptr_t) "pod-name";
@@ -465,7 +466,7 @@ static void test_refusals(void **state)
     w->namespaces.ipc = 0;
     runtime__v1__user_namespace__init(&u);
     w->namespaces.userns_options = &u;
-    refused(w, STATUS_FAILED_PRECONDITION, "userns_options");
+    refused(w, STATUS_INVALID_ARGUMENT, "userns_options");
     u.mode = RUNTIME__V1__NAMESPACE_MODE__NODE;
     assert_non_null(convert(w));
     runtime__v1__selinux_option__init(&se);
@@ -526,6 +527,95 @@ static void test_rootless(void **state)
     arena_free(&kept);
 }
 
+/* With ranges in /etc/subuid and /etc/subgid. */
+static void test_rootless_with_ranges(void **state)
+{
+    struct world *w = world_new(false);
+    Runtime__V1__Int64Value uid;
+    int64_t groups[] = { 1234 };
+
+    (void)state;
+    w->engine.isolation.uids = 2001;
+    w->engine.isolation.gids = 1235;
+    set_command(w, const_argv, 1);
+    w->image.user = (char *)(uintptr_t) "web";
+    w->security.supplemental_groups = groups;
+    w->security.n_supplemental_groups = 1;
+    assert_non_null(convert(w));
+    assert_int_equal(w->spec.process.user.uid, 1000);
+    assert_int_equal(w->spec.process.user.group_count, 2); /* 2000, which /etc/group adds, does not exist */
+    assert_non_null(strstr(buf_cstr(&w->note), "/etc/group"));
+    groups[0] = 1235;
+    refused(w, STATUS_FAILED_PRECONDITION, "linux.security_context.supplemental_groups: gid 1235 cannot be mapped");
+    w->security.n_supplemental_groups = 0;
+    runtime__v1__int64_value__init(&uid);
+    uid.value = 2001;
+    w->security.run_as_user = &uid;
+    refused(w, STATUS_FAILED_PRECONDITION, "end at 2000 and 1234");
+    world_free(w);
+}
+
+static void test_pod_user_namespace(void **state)
+{
+    static const char *const kinds[] = { "user", "ipc", "uts", "mount", "pid" };
+    static const char *const paths[] = { "/proc/self/fd/901", "/proc/self/fd/903", "/proc/self/fd/904", "", "/proc/self/fd/902" };
+    struct world *w = world_new(true);
+    Runtime__V1__IDMapping range, *ranges[] = { &range };
+    Runtime__V1__UserNamespace u;
+    Runtime__V1__NamespaceOption pods;
+    Runtime__V1__LinuxPodSandboxConfig pod_linux;
+    Runtime__V1__LinuxSandboxSecurityContext pod_security;
+    Runtime__V1__Int64Value uid;
+
+    (void)state;
+    set_command(w, const_argv, 1);
+    runtime__v1__idmapping__init(&range);
+    range.host_id = 200000;
+    range.length = 1500;
+    runtime__v1__user_namespace__init(&u);
+    u.uids = u.gids = ranges;
+    u.n_uids = u.n_gids = 1;
+    runtime__v1__namespace_option__init(&pods);
+    runtime__v1__linux_pod_sandbox_config__init(&pod_linux);
+    runtime__v1__linux_sandbox_security_context__init(&pod_security);
+    w->sandbox.linux = &pod_linux;
+    pod_linux.security_context = &pod_security;
+    pod_security.namespace_options = &pods;
+    w->namespaces.userns_options = &u;
+    refused(w, STATUS_INVALID_ARGUMENT, "userns_options: must be those of the pod");
+    pods.userns_options = &u;
+    w->engine.pod = (struct podns){ .on = true, .user_fd = 901, .pid_fd = 902, .ipc_fd = 903, .uts_fd = 904 };
+    w->engine.pod.map.uids = w->engine.pod.map.gids =
+        (struct userns_ids){ .ranges = { { 0, 200000, 1500 } }, .count = 1 };
+    w->facts.pod = &w->engine.pod;
+    const struct json *j = convert(w);
+    if (j == NULL)
+        fail_msg("%s", w->err.message);
+    for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+        char index[4];
+        snprintf(index, sizeof index, "%zu", i);
+        assert_string_equal(json_string(json_get(j, "linux", "namespaces", index, "type"), ""), kinds[i]);
+        assert_string_equal(json_string(json_get(j, "linux", "namespaces", index, "path"), ""), paths[i]);
+    }
+    assert_int_equal(json_i64(json_get(j, "linux", "gidMappings", "0", "hostID"), -1), 200000);
+    assert_int_equal(json_i64(json_get(j, "linux", "uidMappings", "0", "size"), -1), 1500);
+    assert_true(w->spec.process.own_pid);
+    assert_string_equal(json_string(json_member(mount_at(j, "/sys"), "type"), ""), "bind");
+    assert_string_equal(json_string(json_member(mount_at(j, "/sys/fs/cgroup"), "type"), ""), "cgroup");
+    assert_true(has_string(json_member(mount_at(j, "/dev/pts"), "options"), "gid=5"));
+    w->engine.pod.has_network = true;
+    j = convert(w);
+    assert_string_equal(json_string(json_member(mount_at(j, "/sys"), "type"), ""), "sysfs");
+    runtime__v1__int64_value__init(&uid);
+    uid.value = 1500;
+    w->security.run_as_user = &uid;
+    refused(w, STATUS_FAILED_PRECONDITION, "run_as_user: uid 1500 is not one of the pod's user namespace");
+    w->security.run_as_user = NULL;
+    w->security.privileged = true;
+    refused(w, STATUS_FAILED_PRECONDITION, "linux.security_context.privileged");
+    world_free(w);
+}
+
 static void test_devices(void **state)
 {
     struct world *w = world_new(true);
@@ -584,7 +674,8 @@ int main(void)
         cmocka_unit_test(test_kubelet_sample), cmocka_unit_test(test_mounts),       cmocka_unit_test(test_environment),
         cmocka_unit_test(test_damaged_process), cmocka_unit_test(test_capabilities), cmocka_unit_test(test_seccomp),
         cmocka_unit_test(test_refusals),       cmocka_unit_test(test_rootless),     cmocka_unit_test(test_devices),
-        cmocka_unit_test(test_rootfs_paths),
+        cmocka_unit_test(test_rootfs_paths),   cmocka_unit_test(test_pod_user_namespace),
+        cmocka_unit_test(test_rootless_with_ranges),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
