@@ -201,6 +201,8 @@
 #include "node/stream_command.c"
 #include "node/stream_forward.c"
 #include "node/streaming.c"
+#include "node/resources.c"
+#include "node/runtime_config.c"
 #include "node/runtime_service.c"
 #include "node/image_service.c"
 #include "node/control_service.c"

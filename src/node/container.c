@@ -150,7 +150,9 @@ void container_set_created(struct container *container, const Interlink__Agent__
     if (record->user != NULL)
         protobuf_c_message_free_unpacked(&record->user->base, NULL);
     record->user = (void *)pb_copy(&user.base);
-    pb_set(&record->message, created->note);
+    pb_set(&record->note, created->note);
+    if (record->phase != INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED) /* whose message is about its end */
+        pb_set(&record->message, created->note);
 }
 
 /* The one place where the phase changes. False: an impossible move, refused. */

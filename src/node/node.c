@@ -15,6 +15,7 @@
 #include "node/events.h"
 #include "node/features.h"
 #include "node/relay.h"
+#include "node/runtime_config.h"
 #include "node/sandbox.h"
 #include "node/streaming.h"
 #include "plugin/plugin.h"
@@ -188,6 +189,8 @@ static bool node_restore(struct node *node, struct status *err)
                     err) ||
         !state_load(node->state, STATE_CONTAINER, &interlink__state__v1__container__descriptor,
                     node_on_container_record, node, err))
+        return false;
+    if (!runtime_config_load(node, err))
         return false;
     image_store_start(node->images);
     while (strmap_next(&node->sandboxes, &it))
@@ -381,5 +384,6 @@ void node_stop(struct node *node)
     lists_free(&node->lists);
     free(node->handlers);
     free(node->relay_socket);
+    free(node->pod_cidr);
     free(node);
 }

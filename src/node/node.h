@@ -111,6 +111,7 @@ struct node {
     int64_t last_poll_ms;            /* monotonic: kubelet's last list call */
     struct timer lease_timer;
     struct lists lists;
+    char *pod_cidr;                  /* what kubelet has said; "" */
     char node_ip[46];                /* of pods that use this machine's network */
 };
 

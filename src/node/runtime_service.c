@@ -4,6 +4,8 @@
 #include "node/events.h"
 #include "node/logfile.h"
 #include "node/node.h"
+#include "node/resources.h"
+#include "node/runtime_config.h"
 #include "node/sandbox.h"
 #include "node/status.h"
 #include "node/streaming.h"
@@ -30,18 +32,6 @@ static void runtime_status(void *context, struct rpc_call *call, const ProtobufC
     const Runtime__V1__StatusRequest *r = (const void *)request;
 
     rpc_reply(call, &status_of_runtime(rpc_call_arena(call), context, r->verbose)->base);
-}
-
-static void runtime_config(void *context, struct rpc_call *call, const ProtobufCMessage *request)
-{
-    Runtime__V1__RuntimeConfigResponse response = RUNTIME__V1__RUNTIME_CONFIG_RESPONSE__INIT;
-    Runtime__V1__LinuxRuntimeConfiguration linux_config = RUNTIME__V1__LINUX_RUNTIME_CONFIGURATION__INIT;
-
-    (void)context;
-    (void)request;
-    linux_config.cgroup_driver = RUNTIME__V1__CGROUP_DRIVER__CGROUPFS;
-    response.linux = &linux_config;
-    rpc_reply(call, &response.base);
 }
 
 /* Stop and Remove are idempotent: what is not there (any more) is stopped and removed. */
@@ -176,6 +166,30 @@ static void runtime_reopen_container_log(void *context, struct rpc_call *call, c
     }
 }
 
+static void runtime_update_container(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const Runtime__V1__UpdateContainerResourcesRequest *r = (const void *)request;
+    struct status err = STATUS_INIT;
+    struct container *container = node_container(context, r->container_id, &err);
+
+    if (container == NULL)
+        rpc_fail(call, &err);
+    else
+        resources_update_container(container, call, r);
+}
+
+static void runtime_update_pod_sandbox(void *context, struct rpc_call *call, const ProtobufCMessage *request)
+{
+    const Runtime__V1__UpdatePodSandboxResourcesRequest *r = (const void *)request;
+    struct status err = STATUS_INIT;
+    struct sandbox *sandbox = node_sandbox(context, r->pod_sandbox_id, &err);
+
+    if (sandbox == NULL)
+        rpc_fail(call, &err);
+    else
+        resources_update_sandbox(sandbox, call, r);
+}
+
 static void runtime_exec_sync(void *context, struct rpc_call *call, const ProtobufCMessage *request)
 {
     const Runtime__V1__ExecSyncRequest *r = (const void *)request;
@@ -222,8 +236,6 @@ static void runtime_port_forward(void *context, struct rpc_call *call, const Pro
     }
 RUNTIME_REFUSE(runtime_no_stats, "resource usage is not measured by this version")
 RUNTIME_REFUSE(runtime_no_metrics, "metrics are not measured by this version")
-RUNTIME_REFUSE(runtime_no_update, "the resources of a running container cannot be changed by this version")
-RUNTIME_REFUSE(runtime_no_runtime_update, "the pod CIDR has no use here: pods use the network of their job")
 RUNTIME_REFUSE(runtime_no_checkpoint, "checkpoints are not offered: a job cannot be frozen and restored by its batch system")
 
 #define RUNTIME_METHOD(rpc_name, input_name, output_name, function)                                                    \
@@ -251,7 +263,7 @@ const struct rpc_method runtime_methods[] = {
     RUNTIME_STREAM("StreamContainers", stream_containers_request, stream_containers_response, lists_stream_containers),
     RUNTIME_METHOD("ContainerStatus", container_status_request, container_status_response, runtime_container_status),
     RUNTIME_METHOD("UpdateContainerResources", update_container_resources_request, update_container_resources_response,
-                   runtime_no_update),
+                   runtime_update_container),
     RUNTIME_METHOD("ReopenContainerLog", reopen_container_log_request, reopen_container_log_response,
                    runtime_reopen_container_log),
     RUNTIME_METHOD("ExecSync", exec_sync_request, exec_sync_response, runtime_exec_sync),
@@ -268,7 +280,7 @@ const struct rpc_method runtime_methods[] = {
     RUNTIME_STREAM("StreamPodSandboxStats", stream_pod_sandbox_stats_request, stream_pod_sandbox_stats_response,
                    runtime_no_stats),
     RUNTIME_METHOD("UpdateRuntimeConfig", update_runtime_config_request, update_runtime_config_response,
-                   runtime_no_runtime_update),
+                   runtime_config_update),
     RUNTIME_METHOD("Status", status_request, status_response, runtime_status),
     RUNTIME_METHOD("CheckpointContainer", checkpoint_container_request, checkpoint_container_response,
                    runtime_no_checkpoint),
@@ -281,8 +293,8 @@ const struct rpc_method runtime_methods[] = {
                    runtime_no_metrics),
     RUNTIME_STREAM("StreamPodSandboxMetrics", stream_pod_sandbox_metrics_request, stream_pod_sandbox_metrics_response,
                    runtime_no_metrics),
-    RUNTIME_METHOD("RuntimeConfig", runtime_config_request, runtime_config_response, runtime_config),
+    RUNTIME_METHOD("RuntimeConfig", runtime_config_request, runtime_config_response, runtime_config_get),
     RUNTIME_METHOD("UpdatePodSandboxResources", update_pod_sandbox_resources_request,
-                   update_pod_sandbox_resources_response, runtime_no_update),
+                   update_pod_sandbox_resources_response, runtime_update_pod_sandbox),
 };
 const size_t runtime_method_count = COUNT_OF(runtime_methods);

@@ -17,7 +17,7 @@
 #define STATE_VERSION 1
 #define STATE_HEADER (4 + 4 + 8 + br_sha256_SIZE)
 
-static const char *const state_folders[STATE_KINDS] = { "sandboxes", "containers" };
+static const char *const state_folders[STATE_KINDS] = { "sandboxes", "containers", "node" };
 
 /* One operation on its way to the writer: kept until it is confirmed, so that a new writer can repeat it. */
 struct state_operation {

@@ -13,11 +13,11 @@
 
 #include <protobuf-c/protobuf-c.h>
 
-enum state_kind { STATE_SANDBOX, STATE_CONTAINER, STATE_KINDS };
+enum state_kind { STATE_SANDBOX, STATE_CONTAINER, STATE_NODE, STATE_KINDS };
 
 struct state;
 
-/* Makes DIR/sandboxes and DIR/containers, 0700, and starts the writer. Takes the lock DIR/lock: FAILED_PRECONDITION when
+/* Makes DIR/sandboxes, DIR/containers and DIR/node, 0700, and starts the writer. Takes the lock DIR/lock: FAILED_PRECONDITION when
  * another process holds it. NULL on failure. Must be called before large things are allocated: the writer is a fork. */
 struct state *state_open(struct loop *loop, const char *dir, struct status *err);
 /* Waits for what was given to the writer, then ends it. NULL is fine. */

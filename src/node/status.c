@@ -114,6 +114,7 @@ static void status_container_info(struct arena *arena, const struct container *c
     json_write_member_string(&w, "handler", container->sandbox->handler->options->name);
     json_write_member_string(&w, "jobUid", container->sandbox->record->job_uid);
     json_write_member_i64(&w, "stopSignal", record->stop_signal);
+    json_write_member_string(&w, "notApplied", record->note);
     json_write_member_i64(&w, "logBytes", container->log != NULL ? (int64_t)logfile_stored(container->log) : 0);
     json_write_member_bool(&w, "logComplete", record->log_done);
     json_write_end(&w);
@@ -229,6 +230,7 @@ static void status_runtime_info(struct arena *arena, struct node *node, Runtime_
     json_write_member_string(&w, "socket", node->options->socket);
     json_write_member_string(&w, "stateDir", node->options->state_dir);
     json_write_member_string(&w, "defaultHandler", node->options->default_handler);
+    json_write_member_string(&w, "podCIDR", node->pod_cidr);
     json_write_member_array(&w, "handlers");
     for (size_t i = 0; i < node->options->handler_count; i++) {
         const struct status *health = interlink_target_health(node->handlers[i].target);
