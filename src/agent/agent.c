@@ -143,6 +143,7 @@ static bool agent_start_loop(struct agent_program *p, struct status *err)
     agent->loop = loop_new(err);
     agent_events_init(&agent->events);
     list_init(&agent->puts);
+    agent_stats_init(&agent->stats);
     return agent->loop != NULL && child_reaper_start(agent->loop, agent_on_orphan, p, err) &&
            loop_signal(agent->loop, SIGTERM, agent_on_term, p, err) && loop_signal(agent->loop, SIGINT, agent_on_term, p, err);
 }
@@ -303,6 +304,7 @@ static void agent_free(struct agent_program *p)
     dial_cancel(p->dial);
     rpc_conn_free(p->conn);
     agent_ending_cancel(agent);
+    agent_stats_free(agent);
     engine_free(agent->engine);
     agent_events_free(&agent->events);
     strmap_free(&agent->containers);

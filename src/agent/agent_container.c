@@ -82,6 +82,7 @@ void agent_container_report(const struct agent_container *c, Interlink__Agent__V
 
 static void agent_container_reset(struct agent_container *c)
 {
+    agent_stats_forget(c);
     free(c->message);
     c->message = xstrdup("");
     c->reason = "";

@@ -30,6 +30,7 @@
 #include "agent.pb-c.h"
 
 struct agent;
+struct agent_container_stats;
 
 enum agent_container_state {
     AGENT_CONTAINER_NEW,
@@ -55,6 +56,7 @@ struct agent_container {
     struct child child;
     struct agent_input input; /* our end of its standard input, or its terminal's master */
     struct agent_output output;
+    struct agent_container_stats *stats; /* owned; NULL until they are asked for (agent_stats.h) */
     struct list execs;       /* struct agent_exec: processes run in it */
     struct list attaches;    /* struct agent_attach: who is attached to it */
     /* What the node is told. */

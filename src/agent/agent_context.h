@@ -16,6 +16,7 @@
  *   agent_kill.c       a process and all its descendants
  *   agent_blobs.c      image blobs that the node sends, layers ready for an engine
  *   agent_ending.c     the way out: stop, kill, hand over, remove
+ *   agent_stats.c      what containers use; agent_stats_fill.c: as messages
  *   agent_settle.c     less memory when all is quiet
  *   agent_signal.c     names and numbers of signals
  */
@@ -25,6 +26,7 @@
 #include "agent/agent_ending.h"
 #include "agent/agent_event.h"
 #include "agent/agent_orphan.h"
+#include "agent/agent_stats.h"
 #include "agent/engine.h"
 #include "base/base.h"
 #include "io/loop.h"
@@ -51,6 +53,7 @@ struct agent {
     struct agent_events events;
     struct agent_orphans orphans;
     struct agent_ending ending;
+    struct agent_stats stats;
     struct timer settle;        /* agent_settle.h */
 };
 

@@ -276,6 +276,13 @@ static void agent_on_port_forward(void *context, struct rpc_call *call, const Pr
     agent_forward(context, call);
 }
 
+/* ---- usage ---- */
+
+static void agent_on_stats(void *context, struct rpc_call *call, const ProtobufCMessage *message)
+{
+    agent_stats(context, call, (const void *)message);
+}
+
 /* ---- logs ---- */
 
 /* Between the headers and the first message, which says whose log it is. */
@@ -337,6 +344,7 @@ static const struct rpc_method agent_methods[] = {
     { "Attach", RPC_BIDI_STREAMING, &interlink__agent__v1__exec_request__descriptor,
       &interlink__agent__v1__exec_response__descriptor, agent_on_attach },
     AGENT_METHOD(PortForward, RPC_BIDI_STREAMING, port_forward),
+    AGENT_METHOD(Stats, RPC_UNARY, stats),
     AGENT_METHOD(Logs, RPC_BIDI_STREAMING, logs),
     { "Events", RPC_SERVER_STREAMING, &interlink__agent__v1__events_request__descriptor,
       &interlink__agent__v1__event__descriptor, agent_on_events },

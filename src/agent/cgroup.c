@@ -30,6 +30,7 @@ static const struct {
 } cgroup_controllers[] = {
     { "cpu", CGROUP_CPU },         { "cpuacct", CGROUP_CPUACCT }, { "memory", CGROUP_MEMORY },   { "pids", CGROUP_PIDS },
     { "devices", CGROUP_DEVICES }, { "cpuset", CGROUP_CPUSET },   { "hugetlb", CGROUP_HUGETLB },
+    { "io", CGROUP_IO },
 };
 
 const char *cgroup_mode_name(enum cgroup_mode mode)

@@ -33,6 +33,7 @@ enum {
     CGROUP_DEVICES = 16,
     CGROUP_CPUSET = 32,
     CGROUP_HUGETLB = 64,
+    CGROUP_IO = 128, /* v2; only counts */
 };
 
 #define CGROUP_HIERARCHIES_MAX 16

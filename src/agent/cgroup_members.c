@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* How deep a container's own groups are followed. */
@@ -26,7 +27,10 @@ static int cgroup_each_below(const char *dir, void (*visit)(void *arg, pid_t pid
         count++;
         visit(arg, (pid_t)pid);
     }
-    DIR *d = depth < CGROUP_DEPTH_MAX ? opendir(dir) : NULL;
+    struct stat st;
+    /* A folder has two links, and one more for each folder in it. */
+    bool more = depth < CGROUP_DEPTH_MAX && (stat(dir, &st) < 0 || st.st_nlink != 2);
+    DIR *d = more ? opendir(dir) : NULL;
     struct dirent *entry;
     while (d != NULL && (entry = readdir(d)) != NULL) {
         if (entry->d_type != DT_DIR || entry->d_name[0] == '.')

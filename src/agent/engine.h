@@ -127,6 +127,19 @@ bool engine_signal(struct engine *engine, const char *id, const char *bundle, pi
                    struct status *err);
 /* Whether the kernel killed a process of the container for its memory limit. To be asked before remove. Loop. */
 bool engine_oom_killed(const struct engine *engine, const char *id, const char *bundle);
+/* ---- what is used (engine_stats.c) ---- */
+struct usage;
+/* What the container's cgroup counts, added to `u`; false when it has none that does. `counters`: all that it counts. Loop. */
+bool engine_usage(const struct engine *engine, const char *id, bool counters, struct usage *u);
+/* The same for the pod as a whole; false also when its cgroup may hold other pods. Loop. */
+bool engine_pod_usage(const struct engine *engine, const char *pod_uid, struct usage *u);
+/* OOM kills so far; USAGE_UNKNOWN when nobody counts them. Loop. */
+uint64_t engine_oom_kills(const struct engine *engine, const char *id);
+/* The container's processes, at most max; how many. Worker. */
+size_t engine_pids(const struct engine *engine, const char *id, const char *bundle, pid_t *pids, size_t max);
+/* The folder that takes what the container writes to its root; NULL when it has none. The caller frees. Worker. */
+char *engine_layer(const struct engine *engine, const char *bundle);
+
 /* Kills what is left, unmounts, removes the cgroup and everything in the bundle directory and itself. True when there is
  * nothing left, also when there was nothing. Worker. */
 bool engine_remove(struct engine *engine, const char *id, const char *bundle, struct status *err);

@@ -315,9 +315,35 @@
 #define AGENT_FAREWELL_MS 1000
 #define AGENT_TOKEN_MAX 4096
 
+/* ---- usage ---- */
+/* Nanoseconds of CPU a second are told over a window of at least this: processes are counted in ticks of 10 ms. What was not
+ * asked for so long (kubelet's own memory of it) begins anew. */
+#define USAGE_WINDOW_MIN_MS 500
+#define USAGE_WINDOW_MAX_MS 600000
+/* Processes of a pod that are looked at one by one; their account has to fit a worker's answer (WORKER_OUTPUT_MAX). */
+#define USAGE_PROCESSES_MAX 16384
+/* Looking at them: a process that is stuck in the kernel may hold us up. */
+#define USAGE_SCAN_MS 5000
+/* The size of a container's layer counts so long (containerd's and CRI-O's time); longer when counting takes long, so that
+ * it is at most a twentieth of one processor, and no longer than that. */
+#define USAGE_LAYER_AGE_MS 10000
+#define USAGE_LAYER_SHARE 20
+#define USAGE_LAYER_AGE_MAX_MS 600000
+#define USAGE_LAYER_COUNT_MS 300000
+/* How long a call waits for a new count before it takes the old one: most are there in a few milliseconds. */
+#define USAGE_LAYER_WAIT_MS 150
+
 /* ---- node ---- */
 /* Output of one ExecSync: what fits one message of kubelet's client (16 MiB) with its frame. */
 #define EXEC_SYNC_OUTPUT_MAX (RPC_MESSAGE_MAX - 65536)
+/* Figures of a pod serve all who ask within this: kubelet, people and exporters poll side by side. */
+#define STATS_KEEP_MS 500
+/* How long a list waits for the slowest agent: crictl gives up after 2 s. An agent across a network answers in some ms. */
+#define STATS_WAIT_MS 1000
+/* After that the answer may still come, for the next who asks; then it is asked for anew. */
+#define STATS_OVERDUE_MS 30000
+/* One pod's figures: 256 containers with 80 counters each are 2 MB. */
+#define STATS_ANSWER_MAX (4u << 20)
 /* One message of a streamed list: few messages for a big node, and far below what a client takes (16 MiB). */
 #define LISTS_PART_SIZE (128u << 10)
 /* Streamed lists under way: each holds on to a list as it was, some MB on a big node. */

@@ -106,44 +106,7 @@ static void store_changed(struct image_store *store)
 
 void image_store_usage(struct image_store *store, struct image_usage *out)
 {
-    *out = (struct image_usage){ clock_real_ns(), store->bytes, store->inodes, store->mountpoint };
-}
-
-/* The mount with the longest path that the store's path begins with; of several on one path the last is on top. */
-static void store_find_mountpoint(struct image_store *store)
-{
-    struct buf cleanup_buf text = BUF_INIT;
-    struct status ignored;
-    char *real = realpath(store->root, NULL), *save = NULL;
-    size_t best = 0;
-
-    snprintf(store->mountpoint, sizeof store->mountpoint, "/");
-    if (real != NULL && file_read("/proc/self/mountinfo", 4 << 20, &text, &ignored)) {
-        buf_cstr(&text);
-        for (char *line = strtok_r((char *)text.p, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
-            char path[4096], *out = path;
-            if (sscanf(line, "%*s %*s %*s %*s %4095s", path) != 1)
-                continue;
-            /* The kernel writes a blank as \040. */
-            for (const char *p = path; *p != '\0'; p++) {
-                unsigned code;
-                if (*p == '\\' && sscanf(p + 1, "%3o", &code) == 1 && strlen(p) >= 4) {
-                    *out++ = (char)code;
-                    p += 3;
-                } else {
-                    *out++ = *p;
-                }
-            }
-            *out = '\0';
-            size_t n = strlen(path);
-            bool inside = n == 1 || (strncmp(real, path, n) == 0 && (real[n] == '/' || real[n] == '\0'));
-            if (inside && n >= best) {
-                best = n;
-                memcpy(store->mountpoint, path, n + 1);
-            }
-        }
-    }
-    free(real);
+    *out = (struct image_usage){ clock_real_ns(), store->bytes, store->inodes, store->mount.point };
 }
 
 /* ---- records on disk ---- */
@@ -335,7 +298,7 @@ struct image_store *image_store_open(struct loop *loop, const struct image_store
         image_store_free(store);
         return NULL;
     }
-    store_find_mountpoint(store);
+    mount_find(store->root, &store->mount);
     store_changed(store);
     return store;
 }

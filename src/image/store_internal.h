@@ -7,6 +7,7 @@
 #include "image/record.h"
 #include "image/store.h"
 #include "io/child.h"
+#include "io/mount.h"
 
 struct store_hold {
     struct list link;
@@ -43,7 +44,7 @@ struct image_store {
     const char *const *pinned; /* borrowed */
     uint64_t layer_bytes_max, layer_entries_max;
     size_t jobs_max;
-    char mountpoint[4096];
+    struct mount_info mount; /* that the root is on */
     struct list records; /* struct record, oldest first; listed or not */
     struct list holds;
     struct list jobs;

@@ -110,6 +110,7 @@ void container_free(struct container *container)
     lists_remove_container(container);
     image_store_release(container->node->images, container->record->id);
     buf_free(&container->item);
+    buf_free(&container->stats_item);
     protobuf_c_message_free_unpacked(&container->record->base, NULL);
     free(container);
 }

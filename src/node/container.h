@@ -32,6 +32,8 @@ struct container {
     Interlink__Agent__V1__ContainerState *exit; /* owned: it has ended, and its last output is on the way */
     struct timer exit_timer;                 /* how long that may take */
     struct deferred log_over;
+    struct buf stats_item;                   /* its element of the stats response, by stats.c; empty when not known */
+    int stats_phase;                         /* the phase that it was measured in */
     enum announced announced;                /* events sent */
 };
 

@@ -9,6 +9,7 @@
  *   link.[ch]               the connection to a pod's agent
  *   events.[ch], announce.[ch]  what happened to containers and sandboxes, to who subscribed
  *   lists.[ch]              the lists of both, kept ready
+ *   stats.[ch], metrics.c   what pods and containers use, as their agents measure it
  *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
  *   relay.[ch]              where agents call in
  *   features.[ch]           what pods can have here and elsewhere

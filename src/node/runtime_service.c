@@ -7,6 +7,7 @@
 #include "node/resources.h"
 #include "node/runtime_config.h"
 #include "node/sandbox.h"
+#include "node/stats.h"
 #include "node/status.h"
 #include "node/streaming.h"
 #include "rpc/pb.h"
@@ -234,8 +235,6 @@ static void runtime_port_forward(void *context, struct rpc_call *call, const Pro
         (void)request;                                                                                                 \
         rpc_failf(call, STATUS_UNIMPLEMENTED, "%s", reason);                                                           \
     }
-RUNTIME_REFUSE(runtime_no_stats, "resource usage is not measured by this version")
-RUNTIME_REFUSE(runtime_no_metrics, "metrics are not measured by this version")
 RUNTIME_REFUSE(runtime_no_checkpoint, "checkpoints are not offered: a job cannot be frozen and restored by its batch system")
 
 #define RUNTIME_METHOD(rpc_name, input_name, output_name, function)                                                    \
@@ -270,15 +269,15 @@ const struct rpc_method runtime_methods[] = {
     RUNTIME_METHOD("Exec", exec_request, exec_response, runtime_exec),
     RUNTIME_METHOD("Attach", attach_request, attach_response, runtime_attach),
     RUNTIME_METHOD("PortForward", port_forward_request, port_forward_response, runtime_port_forward),
-    RUNTIME_METHOD("ContainerStats", container_stats_request, container_stats_response, runtime_no_stats),
-    RUNTIME_METHOD("ListContainerStats", list_container_stats_request, list_container_stats_response, runtime_no_stats),
+    RUNTIME_METHOD("ContainerStats", container_stats_request, container_stats_response, stats_container),
+    RUNTIME_METHOD("ListContainerStats", list_container_stats_request, list_container_stats_response, stats_list_containers),
     RUNTIME_STREAM("StreamContainerStats", stream_container_stats_request, stream_container_stats_response,
-                   runtime_no_stats),
-    RUNTIME_METHOD("PodSandboxStats", pod_sandbox_stats_request, pod_sandbox_stats_response, runtime_no_stats),
+                   stats_stream_containers),
+    RUNTIME_METHOD("PodSandboxStats", pod_sandbox_stats_request, pod_sandbox_stats_response, stats_pod),
     RUNTIME_METHOD("ListPodSandboxStats", list_pod_sandbox_stats_request, list_pod_sandbox_stats_response,
-                   runtime_no_stats),
+                   stats_list_pods),
     RUNTIME_STREAM("StreamPodSandboxStats", stream_pod_sandbox_stats_request, stream_pod_sandbox_stats_response,
-                   runtime_no_stats),
+                   stats_stream_pods),
     RUNTIME_METHOD("UpdateRuntimeConfig", update_runtime_config_request, update_runtime_config_response,
                    runtime_config_update),
     RUNTIME_METHOD("Status", status_request, status_response, runtime_status),
@@ -288,11 +287,11 @@ const struct rpc_method runtime_methods[] = {
     RUNTIME_METHOD("RestorePod", restore_pod_request, restore_pod_response, runtime_no_checkpoint),
     RUNTIME_STREAM("GetContainerEvents", get_events_request, container_event_response, runtime_events),
     RUNTIME_METHOD("ListMetricDescriptors", list_metric_descriptors_request, list_metric_descriptors_response,
-                   runtime_no_metrics),
+                   metrics_list_descriptors),
     RUNTIME_METHOD("ListPodSandboxMetrics", list_pod_sandbox_metrics_request, list_pod_sandbox_metrics_response,
-                   runtime_no_metrics),
+                   stats_list_metrics),
     RUNTIME_STREAM("StreamPodSandboxMetrics", stream_pod_sandbox_metrics_request, stream_pod_sandbox_metrics_response,
-                   runtime_no_metrics),
+                   stats_stream_metrics),
     RUNTIME_METHOD("RuntimeConfig", runtime_config_request, runtime_config_response, runtime_config_get),
     RUNTIME_METHOD("UpdatePodSandboxResources", update_pod_sandbox_resources_request,
                    update_pod_sandbox_resources_response, runtime_update_pod_sandbox),

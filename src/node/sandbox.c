@@ -5,6 +5,7 @@
 #include "node/container.h"
 #include "node/link.h"
 #include "node/sandbox_job.h"
+#include "node/stats.h"
 #include "node/waiter.h"
 #include "rpc/pb.h"
 
@@ -83,6 +84,7 @@ void sandbox_free(struct sandbox *sandbox)
     lists_remove_sandbox(sandbox);
     timer_stop(&sandbox->stop_timer);
     link_free(sandbox->link);
+    stats_free(sandbox->stats);
     interlink_job_free(sandbox->job);
     buf_free(&sandbox->item);
     free(sandbox->queue_words);

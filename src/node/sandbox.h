@@ -18,6 +18,7 @@
 #include "node/node.h"
 
 struct link;
+struct stats;
 
 struct sandbox {
     struct node *node;
@@ -36,6 +37,7 @@ struct sandbox {
     enum announced announced;              /* events sent */
     int64_t lease_used_ms;                 /* polling time since the last call, while queued */
     struct timer stop_timer;
+    struct stats *stats;                   /* owned; NULL until somebody asks (stats.h) */
 };
 
 /* RunPodSandbox: joins or starts. The call is answered when READY, or at the end of the hold. */

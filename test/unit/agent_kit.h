@@ -23,6 +23,7 @@
 #include "agent/agent_container.h"
 #include "agent/agent_context.h"
 #include "agent/terminal.h"
+#include "agent/usage.h"
 #include "base/base.h"
 #include "io/child.h"
 #include "io/file.h"
@@ -37,6 +38,7 @@
 struct engine {
     int start_delay_ms; /* the worker answers this much after the process has begun */
     bool refuse;
+    const struct usage *usage; /* what the cgroups say, of each container and of the pod; NULL: there are none */
 };
 static struct engine kit_engine;
 
@@ -66,8 +68,7 @@ const char *engine_name(const struct engine *engine)
 
 const char *engine_cgroups(const struct engine *engine)
 {
-    (void)engine;
-    return "none";
+    return engine->usage != NULL ? "v2" : "none";
 }
 
 bool engine_rootless(const struct engine *engine)
@@ -247,6 +248,49 @@ bool engine_remove(struct engine *engine, const char *id, const char *bundle, st
     return tree_remove(bundle, err);
 }
 
+bool engine_usage(const struct engine *engine, const char *id, bool counters, struct usage *u)
+{
+    (void)id;
+    (void)counters;
+    if (engine->usage != NULL)
+        *u = *engine->usage;
+    return engine->usage != NULL;
+}
+
+bool engine_pod_usage(const struct engine *engine, const char *pod_uid, struct usage *u)
+{
+    return engine_usage(engine, pod_uid, false, u);
+}
+
+uint64_t engine_oom_kills(const struct engine *engine, const char *id)
+{
+    (void)id;
+    return engine->usage != NULL ? engine->usage->oom_kills : USAGE_UNKNOWN;
+}
+
+size_t engine_pids(const struct engine *engine, const char *id, const char *bundle, pid_t *pids, size_t max)
+{
+    cleanup_free char *path = xasprintf("%s/pid", bundle);
+    cleanup_buf struct buf pid = BUF_INIT;
+    struct status ignored;
+
+    (void)engine;
+    (void)id;
+    if (max == 0 || !file_read(path, sizeof(pid_t), &pid, &ignored))
+        return 0;
+    memcpy(pids, pid.p, sizeof(pid_t));
+    return 1;
+}
+
+/* Tests that want a layer make it. */
+char *engine_layer(const struct engine *engine, const char *bundle)
+{
+    cleanup_free char *path = xasprintf("%s/upper", bundle);
+
+    (void)engine;
+    return access(path, F_OK) == 0 ? steal_ptr(&path) : NULL;
+}
+
 /* ---- agent and node ---- */
 struct kit {
     struct agent agent;
@@ -320,6 +364,7 @@ UNUSED static int kit_setup(void **state)
     kit->agent.ending.on_done = kit_on_ended;
     agent_events_init(&kit->agent.events);
     list_init(&kit->agent.puts);
+    agent_stats_init(&kit->agent.stats);
     assert_true(child_reaper_start(kit->agent.loop, kit_on_orphan, NULL, &err));
     agent_service(&kit->agent, &kit->service);
     kit->list[0] = &kit->service;
@@ -348,6 +393,7 @@ UNUSED static int kit_teardown(void **state)
     assert_int_equal(kit->agent.put_count, 0);
     agent_ending_cancel(&kit->agent);
     timer_stop(&kit->agent.settle);
+    agent_stats_free(&kit->agent);
     agent_events_free(&kit->agent.events);
     strmap_free(&kit->agent.containers);
     if (kit->agent.sandbox != NULL)

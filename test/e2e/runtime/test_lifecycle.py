@@ -169,8 +169,7 @@ def test_bad_requests_name_the_field_and_change_nothing(pod, cri):
 
 
 def test_what_is_not_offered_says_why(cri):
-    calls = [("ContainerStats", pb.ContainerStatsRequest()), ("CheckpointContainer", pb.CheckpointContainerRequest()),
-             ("ListMetricDescriptors", pb.ListMetricDescriptorsRequest())]
+    calls = [("CheckpointContainer", pb.CheckpointContainerRequest()), ("CheckpointPod", pb.CheckpointPodRequest())]
     for name, request in calls:
         with refused("UNIMPLEMENTED") as caught:
             getattr(cri.runtime, name)(request)
