@@ -131,6 +131,38 @@ static const struct option_spec ctl_logs_options[] = {
     { "timestamps", 't', OPTION_SWITCH, FLAG(timestamps), NULL, "Show when each line came", NULL },
     { "stream", 's', OPTION_STRING, FLAG(stream), "STREAM", "stdout or stderr; default: both", NULL },
 };
+#define FLAG_SECONDS \
+    { "seconds", 's', OPTION_NUMBER, FLAG(sample_seconds), "N", "Seconds to measure CPU use over; default: 1", NULL }
+#define FLAG_WATCH { "watch", 'w', OPTION_SWITCH, FLAG(watch), NULL, "Show it again and again", NULL }
+static const struct option_spec ctl_stats_options[] = {
+    FLAG_ALL("Show containers that do not run, too"),
+    { "id", 0, OPTION_STRING, FLAG(id), "ID", "Filter by container id", NULL },
+    { "pod", 'p', OPTION_STRING, FLAG(pod), "POD-ID", "Filter by pod id", NULL },
+    FLAG_LABEL, FLAG_OUTPUT, FLAG_SECONDS, FLAG_WATCH,
+};
+static const struct option_spec ctl_statsp_options[] = {
+    { "id", 0, OPTION_STRING, FLAG(id), "ID", "Filter by pod id", NULL }, FLAG_LABEL, FLAG_OUTPUT, FLAG_SECONDS, FLAG_WATCH,
+};
+static const struct option_spec ctl_metricsp_options[] = { FLAG_OUTPUT, FLAG_WATCH };
+static const struct option_spec ctl_output_options[] = { FLAG_OUTPUT }; /* metricdescs, events */
+static const struct option_spec ctl_update_options[] = {
+    { "cpu-period", 0, OPTION_NUMBER, FLAG(cpu_period), "MICROSECONDS", "Period that the quota is of", NULL },
+    { "cpu-quota", 0, OPTION_NUMBER, FLAG(cpu_quota), "MICROSECONDS", "CPU time in each period; -1: no limit", NULL },
+    { "cpu-share", 0, OPTION_NUMBER, FLAG(cpu_shares), "N", "Weight against other containers", NULL },
+    { "memory", 0, OPTION_NUMBER, FLAG(memory), "BYTES", "Memory limit", NULL },
+    { "cpuset-cpus", 0, OPTION_STRING, FLAG(cpuset_cpus), "LIST", "Processors to use: 0-3,8", NULL },
+    { "cpuset-mems", 0, OPTION_STRING, FLAG(cpuset_mems), "LIST", "Memory nodes to use", NULL },
+    { "oom-score-adj", 0, OPTION_NUMBER, FLAG(oom_score_adj), "N", "-1000 to 1000: who is killed first when memory is short",
+      NULL },
+};
+static const struct option_spec ctl_checkpoint_options[] = {
+    { "export", 'e', OPTION_STRING, FLAG(export_path), "FILE", "Archive to write", NULL },
+};
+static const struct option_spec ctl_update_runtime_config_options[] = {
+    { "pod-cidr", 'p', OPTION_STRING, FLAG(pod_cidr), "CIDR", "Addresses for pods; empty: none", NULL },
+};
+#undef FLAG_SECONDS
+#undef FLAG_WATCH
 
 /* ---- the verbs ---- */
 
@@ -172,6 +204,20 @@ static const struct command ctl_commands[] = {
       false, ctl_inspecti },
     { "imagefsinfo", "", "", "Display what the images take on the disk", "", OPTIONS(ctl_imagefsinfo_options), 0, 0, false,
       ctl_imagefsinfo },
+    { "stats", "", "[ID]", "List resource usage of containers", "", OPTIONS(ctl_stats_options), 0, 1, false, ctl_stats },
+    { "statsp", "", "[ID]", "List resource usage of pods", "", OPTIONS(ctl_statsp_options), 0, 1, false, ctl_statsp },
+    { "metricsp", "", "", "List metrics of pods, by the names that cAdvisor gave them", "", OPTIONS(ctl_metricsp_options), 0, 0,
+      false, ctl_metricsp },
+    { "metricdescs", "", "", "List what metrics there are", "", OPTIONS(ctl_output_options), 0, 0, false, ctl_metricdescs },
+    { "events", "event", "", "Show what happens to containers as it happens", "", OPTIONS(ctl_output_options), 0, 0, false,
+      ctl_events },
+    { "update", "", "CONTAINER-ID [CONTAINER-ID...]", "Update the limits of one or more containers",
+      "What is not given stays as it is.", OPTIONS(ctl_update_options), 1, SIZE_MAX, false, ctl_update },
+    { "checkpoint", "", "CONTAINER-ID [CONTAINER-ID...]", "Checkpoint one or more running containers", "",
+      OPTIONS(ctl_checkpoint_options), 1, SIZE_MAX, false, ctl_checkpoint },
+    { "runtime-config", "", "", "Retrieve the container runtime configuration", "", NULL, 0, 0, 0, false, ctl_runtime_config },
+    { "update-runtime-config", "", "", "Update the runtime configuration", "", OPTIONS(ctl_update_runtime_config_options), 0, 0,
+      false, ctl_update_runtime_config },
 };
 static const struct command ctl_global = { "ctl", "", "VERB [ARG...]", "Talk to a container runtime through its CRI socket",
                                            "The verbs, their flags and their files are crictl's.", OPTIONS(ctl_global_options), 0,
@@ -263,7 +309,8 @@ static void ctl_set_defaults(struct ctl_flags *f)
 {
     f->runtime_endpoint = f->image_endpoint = f->config = f->id = f->name = f->name_space = f->pod = f->image = "";
     f->state = f->output = f->creds = f->auth = f->username = f->pod_config = f->runtime = f->since = f->stream = "";
-    f->base_name = "";
+    f->base_name = f->cpuset_cpus = f->cpuset_mems = f->export_path = "";
+    f->sample_seconds = 1;
     f->tail = f->limit_bytes = -1;
 }
 

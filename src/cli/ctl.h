@@ -7,7 +7,7 @@
  *   ctl_call.c        one connection an endpoint; RPCs that wait for their answer
  *   ctl_input.c       pod and container configurations from JSON or YAML files, credentials, labels
  *   ctl_output.c      tables, JSON, YAML, ages, sizes
- *   ctl_runtime.c     version, info
+ *   ctl_runtime.c     version, info, runtime-config
  *   ctl_pod.c         runp, stopp, rmp, pods, inspectp
  *   ctl_container.c   create, start, run, stop, rm, exec
  *   ctl_list.c        ps, inspect
@@ -15,6 +15,9 @@
  *   ctl_image.c       images, inspecti, rmi, imagefsinfo
  *   ctl_pull.c        pull, load, and their progress
  *   ctl_logs.c        logs
+ *   ctl_stats.c       stats, statsp, metricsp, metricdescs
+ *   ctl_events.c      events
+ *   ctl_update.c      update, checkpoint, update-runtime-config
  *
  * One verb a process: everything lives on one arena until the end. */
 #ifndef CLI_CTL_H
@@ -54,6 +57,13 @@ struct ctl_flags {
     const char *since, *stream;
     /* load */
     const char *base_name;
+    /* stats */
+    int64_t sample_seconds;
+    bool watch;
+    /* updates */
+    int64_t cpu_period, cpu_quota, cpu_shares, memory, oom_score_adj;
+    const char *cpuset_cpus, *cpuset_mems, *export_path;
+    const char *pod_cidr; /* NULL: not given */
 };
 
 struct ctl_endpoint {
@@ -194,6 +204,15 @@ int ctl_imagefsinfo(void *context, const char *const *arguments, size_t count);
 int ctl_pull(void *context, const char *const *arguments, size_t count);
 int ctl_load(void *context, const char *const *arguments, size_t count);
 int ctl_logs(void *context, const char *const *arguments, size_t count);
+int ctl_stats(void *context, const char *const *arguments, size_t count);
+int ctl_statsp(void *context, const char *const *arguments, size_t count);
+int ctl_metricsp(void *context, const char *const *arguments, size_t count);
+int ctl_metricdescs(void *context, const char *const *arguments, size_t count);
+int ctl_events(void *context, const char *const *arguments, size_t count);
+int ctl_update(void *context, const char *const *arguments, size_t count);
+int ctl_checkpoint(void *context, const char *const *arguments, size_t count);
+int ctl_update_runtime_config(void *context, const char *const *arguments, size_t count);
+int ctl_runtime_config(void *context, const char *const *arguments, size_t count);
 
 /* ---- what verbs share ---- */
 /* Containers by the flags' filters, newest first. False on failure. */

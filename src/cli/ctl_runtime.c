@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* version and info. */
+/* version, info, runtime-config. */
 #include "cli/ctl.h"
 
 #include "text/protojson.h"
@@ -49,5 +49,25 @@ int ctl_info(void *context, const char *const *arguments, size_t count)
     if (r->features != NULL)
         json_append(tree, "features", ctl_tree(ctl, r->features, PROTOJSON_PROTO_NAMES));
     ctl_print_trees(ctl, &tree, 1, format == CTL_TABLE ? CTL_JSON : format);
+    return 0;
+}
+
+int ctl_runtime_config(void *context, const char *const *arguments, size_t count)
+{
+    static const char *const drivers[] = { "SYSTEMD", "CGROUPFS" };
+    struct ctl *ctl = context;
+    struct status err = STATUS_INIT;
+    Runtime__V1__RuntimeConfigRequest request = RUNTIME__V1__RUNTIME_CONFIG_REQUEST__INIT;
+    (void)arguments;
+    (void)count;
+
+    const Runtime__V1__RuntimeConfigResponse *r =
+        ctl_call(ctl, CTL_RUNTIME, "RuntimeConfig", &request, &runtime__v1__runtime_config_response__descriptor,
+                 CTL_CALL_TIMEOUT_MS, &err);
+    if (r == NULL)
+        return ctl_fail(ctl, &err);
+    if (r->linux != NULL)
+        buf_printf(&ctl->out, "cgroup driver:   %s\n",
+                   (size_t)r->linux->cgroup_driver < COUNT_OF(drivers) ? drivers[r->linux->cgroup_driver] : "UNKNOWN");
     return 0;
 }

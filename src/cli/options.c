@@ -286,8 +286,12 @@ const struct command *command_find(const struct command *commands, size_t count,
 
 void commands_list(struct buf *out, const struct command *commands, size_t count)
 {
+    size_t width = 12;
+
     for (size_t i = 0; i < count; i++)
-        buf_printf(out, "  %-14s%s\n", commands[i].name, commands[i].summary);
+        width = strlen(commands[i].name) > width ? strlen(commands[i].name) : width;
+    for (size_t i = 0; i < count; i++)
+        buf_printf(out, "  %-*s  %s\n", (int)width, commands[i].name, commands[i].summary);
 }
 
 #undef OPTIONS_HELP_COLUMN

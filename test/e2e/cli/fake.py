@@ -20,7 +20,8 @@ class Runtime(pb_grpc.RuntimeServiceServicer):
         self.containers = {}
         self.requests = []
         self.log_folder = None
-        self.count = 0
+        self.count = self.looks = 0
+        self.events_held = False
         self.cancelled = threading.Event()
 
     def seen(self, kind):
@@ -148,6 +149,71 @@ class Runtime(pb_grpc.RuntimeServiceServicer):
         self.find(self.containers, request.container_id, context)
         code = int(request.cmd[1]) if request.cmd[0] == "exit" else 0
         return pb.ExecSyncResponse(stdout=b"out\x00put\n", stderr=b"error\n", exit_code=code)
+
+    # Statistics: each look finds a quarter of a second of CPU time more, measured a second later.
+
+    def usage(self, first):
+        self.looks += 1
+        return pb.CpuUsage(timestamp=self.looks * SECOND, usage_core_nano_seconds=pb.UInt64Value(value=first + self.looks * SECOND // 4))
+
+    def ListContainerStats(self, request, context):
+        self.requests.append(request)
+        stats = []
+        for c in reversed(self.containers.values()):
+            if request.filter.id and not c.id.startswith(request.filter.id):
+                continue
+            one = pb.ContainerStats(attributes=pb.ContainerAttributes(id=c.id, metadata=c.metadata, labels=c.labels))
+            if c.state == pb.CONTAINER_RUNNING:
+                one.cpu.CopyFrom(self.usage(1000))
+                one.memory.working_set_bytes.value = 12345678
+                one.writable_layer.used_bytes.value = 40960
+                one.writable_layer.inodes_used.value = 9
+                one.swap.swap_usage_bytes.value = 512
+            stats.append(one)
+        return pb.ListContainerStatsResponse(stats=stats)
+
+    def ListPodSandboxStats(self, request, context):
+        self.requests.append(request)
+        return pb.ListPodSandboxStatsResponse(stats=[
+            pb.PodSandboxStats(attributes=pb.PodSandboxAttributes(id=p.id, metadata=p.metadata, labels=p.labels),
+                               linux=pb.LinuxPodSandboxStats(cpu=self.usage(5), memory=pb.MemoryUsage(
+                                   working_set_bytes=pb.UInt64Value(value=2000)))) for p in self.pods.values()])
+
+    def ListMetricDescriptors(self, request, context):
+        return pb.ListMetricDescriptorsResponse(descriptors=[
+            pb.MetricDescriptor(name="container_cpu_usage_seconds_total", help="CPU time", label_keys=["id", "name"])])
+
+    def ListPodSandboxMetrics(self, request, context):
+        return pb.ListPodSandboxMetricsResponse(pod_metrics=[pb.PodSandboxMetrics(pod_sandbox_id="p1", metrics=[
+            pb.Metric(name="container_cpu_usage_seconds_total", timestamp=17, metric_type=pb.COUNTER, label_values=["a", "b"],
+                      value=pb.UInt64Value(value=42))])])
+
+    def GetContainerEvents(self, request, context):
+        context.add_callback(self.cancelled.set)
+        for i, kind in enumerate((pb.CONTAINER_CREATED_EVENT, pb.CONTAINER_STARTED_EVENT)):
+            yield pb.ContainerEventResponse(container_id="c1", container_event_type=kind, created_at=1795498560000000001 + i)
+        while self.events_held and context.is_active():
+            time.sleep(0.02)
+
+    # Changes.
+
+    def UpdateContainerResources(self, request, context):
+        self.requests.append(request)
+        self.find(self.containers, request.container_id, context)
+        if request.linux.memory_limit_in_bytes == 1:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "linux.memory_limit_in_bytes: the container uses more than that")
+        return pb.UpdateContainerResourcesResponse()
+
+    def CheckpointContainer(self, request, context):
+        self.requests.append(request)
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "checkpoints are not offered")
+
+    def RuntimeConfig(self, request, context):
+        return pb.RuntimeConfigResponse(linux=pb.LinuxRuntimeConfiguration(cgroup_driver=pb.CGROUPFS))
+
+    def UpdateRuntimeConfig(self, request, context):
+        self.requests.append(request)
+        return pb.UpdateRuntimeConfigResponse()
 
 
 class Images(pb_grpc.ImageServiceServicer):

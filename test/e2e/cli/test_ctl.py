@@ -286,6 +286,104 @@ def test_exec(ctl):
     assert ctl.run("exec", "-sqe", "-l", "exit", "1").returncode == 0
 
 
+# --- statistics, events, updates ---
+
+def test_stats(ctl):
+    one = ctl.started()
+    two = ctl.create(ctl.runp(), metadata={"name": "asleep"})
+    table = rows(ctl("stats", "-s", 0))
+    assert table[0] == ["CONTAINER", "NAME", "CPU %", "MEM", "DISK", "INODES", "SWAP"]
+    assert table[1:] == [[one[:13], "main", "25.00", "12.35MB", "40.96kB", "9", "512B"]]
+    table = rows(ctl("stats", "-a", "--seconds=0"))
+    assert table[2] == [two[:13], "asleep", "0.00", "0B", "0B", "0", "0B"]
+    assert len(rows(ctl("stats", "-s0", "--id", two))) == 1
+    assert len(rows(ctl("stats", "-s0", one[:20]))) == 2
+    ctl("stats", "-s0", "-p", "pod", "--label", "a=b")
+    sent = ctl.fake.runtime.requests[-1].filter
+    assert sent.pod_sandbox_id == "pod" and sent.label_selector == {"a": "b"}
+    answer = json.loads(ctl("stats", "-o", "json"))
+    assert [s["attributes"]["id"] for s in answer["stats"]] == sorted([one, two])
+    assert answer["stats"][0]["memory"]["workingSetBytes"] == {"value": "12345678"}
+    assert ctl("stats", "-o", "yaml").startswith("stats:\n- attributes:\n")
+    begin = time.monotonic()
+    ctl("stats")
+    assert time.monotonic() - begin >= 1
+    assert "wanted json, yaml or table" in ctl.fails("stats", "-o", "xml")
+
+
+def test_stats_again_and_again(ctl):
+    ctl.started()
+    process = subprocess.Popen([BINARY, "ctl", "stats", "-w", "-s0"], env=ctl.env, stdout=subprocess.PIPE, text=True)
+    for _ in range(3):
+        assert process.stdout.readline().startswith("CONTAINER ") and "25.00" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+
+
+def test_pod_stats(ctl):
+    pod = ctl.runp()
+    table = rows(ctl("statsp", "-s", 0))
+    assert table == [["POD", "POD ID", "CPU %", "MEM"], ["web", pod[:13], "25.00", "2kB"]]
+    ctl("statsp", "-s0", pod)
+    assert ctl.fake.runtime.requests[-1].filter.id == pod
+    assert json.loads(ctl("statsp", "-o", "json"))["stats"][0]["attributes"]["id"] == pod
+
+
+def test_metrics(ctl):
+    assert json.loads(ctl("metricsp"))["podMetrics"][0]["metrics"][0]["value"] == {"value": "42"}
+    assert json.loads(ctl("metricdescs"))["descriptors"] == [
+        {"name": "container_cpu_usage_seconds_total", "help": "CPU time", "labelKeys": ["id", "name"]}]
+    assert "labelKeys:" in ctl("metricdescs", "-o", "yaml")
+    assert "wanted json or yaml" in ctl.fails("metricsp", "-o", "table")
+
+
+def test_events(ctl):
+    """Each as it comes; ends with the server, or with the one who looks on."""
+    decoder, text, seen = json.JSONDecoder(), ctl("events"), []
+    while text.strip():
+        event, end = decoder.raw_decode(text.lstrip())
+        text = text.lstrip()[end:]
+        seen.append(event)
+    assert [e["containerEventType"] for e in seen] == ["CONTAINER_CREATED_EVENT", "CONTAINER_STARTED_EVENT"]
+    assert seen[0]["createdAt"] == "1795498560000000001"
+    assert ctl("event", "-o", "yaml").count("containerId: c1\n") == 2
+    assert "wanted json or yaml" in ctl.fails("events", "-o", "table")
+    ctl.fake.runtime.events_held = True
+    ctl.fake.runtime.cancelled.clear()
+    process = subprocess.Popen([BINARY, "ctl", "events"], env=ctl.env, stdout=subprocess.PIPE, text=True)
+    lines = [process.stdout.readline() for _ in range(4)]
+    assert lines[0] == "{\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert ctl.fake.runtime.cancelled.wait(5)
+
+
+def test_update(ctl):
+    one, two = ctl.started(), ctl.started()
+    assert ctl("update", "--cpu-period", 50000, "--cpu-quota=-1", "--cpu-share", 512, "--memory", 1 << 30, "--cpuset-cpus", "0-1",
+               "--cpuset-mems", "0", "--oom-score-adj", "-5", one, two) == f"{one}\n{two}\n"
+    sent = ctl.fake.runtime.requests[-1]
+    assert sent.container_id == two and sent.linux == pb.LinuxContainerResources(
+        cpu_period=50000, cpu_quota=-1, cpu_shares=512, memory_limit_in_bytes=1 << 30, cpuset_cpus="0-1", cpuset_mems="0", oom_score_adj=-5)
+    assert "uses more than that (FAILED_PRECONDITION)" in ctl.fails("update", "--memory", 1, one)
+    assert "wanted a number" in ctl.fails("update", "--memory", "1G", one)
+
+
+def test_checkpoint(ctl):
+    container = ctl.started()
+    assert "--export=" in ctl.fails("checkpoint", container)
+    assert "checkpoints are not offered (UNIMPLEMENTED)" in ctl.fails("checkpoint", "-e", "/tmp/x.tar", container)
+    assert ctl.fake.runtime.requests[-1].location == "/tmp/x.tar"
+
+
+def test_runtime_config(ctl):
+    assert ctl("runtime-config") == "cgroup driver:   CGROUPFS\n"
+    assert ctl("update-runtime-config", "-p", "10.1.0.0/16") == "Runtime config successfully updated\n"
+    assert ctl.fake.runtime.requests[-1].runtime_config.network_config.pod_cidr == "10.1.0.0/16"
+    ctl("update-runtime-config", "--pod-cidr", "")
+    assert "--pod-cidr" in ctl.fails("update-runtime-config")
+
+
 # --- images ---
 
 def test_images(ctl):
@@ -530,10 +628,11 @@ def test_cancel(ctl):
 
 def test_words(ctl):
     help = ctl("--help")
-    verbs = re.findall(r"^  ([a-z]+) {2,}", help, re.M)
+    verbs = re.findall(r"^  ([a-z-]+) {2,}[A-Z]", help, re.M)
     assert verbs == ("version info runp create start run ps pods logs exec stop rm stopp rmp inspect inspectp pull load images rmi "
-                     "inspecti imagefsinfo").split()
-    manual = (TOP / "docs" / "interlink-cri.1").read_text().split(".SH CTL")[1].split(".SH EXIT")[0].replace("\\fP", " ")
+                     "inspecti imagefsinfo stats statsp metricsp metricdescs events update checkpoint runtime-config "
+                     "update-runtime-config").split()
+    manual = (TOP / "docs" / "interlink-cri.1").read_text().split(".SH CTL")[1].split(".SH EXIT")[0].replace("\\fP", " ").replace("\\-", "-")
     for verb in verbs:
         assert re.search(rf"\b{verb}\b", manual), f"the manual lacks {verb}"
         assert ctl(verb, "--help").startswith(f"Usage: interlink-cri ctl {verb}")
