@@ -100,6 +100,8 @@ static void stream_forward_pair_done(struct stream_forward_pair *pair, const str
         stream_channel_end(&forward->s, pair->data);
     else if (pair->data != NULL)
         channel_reset(pair->data);
+    if (pair->data != NULL)
+        channel_pause(pair->data, false); /* what still comes goes nowhere, and holds nothing up */
     pair->ending = false;
     stream_forward_pair_settle(pair);
     stream_forward_check_end(forward);

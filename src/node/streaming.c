@@ -247,7 +247,7 @@ static void streaming_serve(struct streaming *streaming, struct http_exchange *x
 {
     static const char unknown[] = "this address is not known: it is good for one stream, once, within a minute of its making; "
                                   "ask for a new one (Exec, Attach, PortForward)";
-    const char *text = strrchr(http_exchange_path(x), '/') + 1;
+    const char *text = strchr(http_exchange_path(x) + 1, '/') + 1; /* the routes see to it that there is one */
     struct stream_token *token = stream_tokens_find(&streaming->tokens, kind, text);
     uint16_t ports[STREAM_PORTS_MAX];
     size_t port_count;
