@@ -334,6 +334,8 @@
 #define USAGE_LAYER_WAIT_MS 150
 
 /* ---- node ---- */
+/* When serve ends: what calls under way may still take. systemd would wait for 90 s, kubelet for 30 before it gives up. */
+#define NODE_SHUTDOWN_MS 3000
 /* Output of one ExecSync: what fits one message of kubelet's client (16 MiB) with its frame. */
 #define EXEC_SYNC_OUTPUT_MAX (RPC_MESSAGE_MAX - 65536)
 /* Figures of a pod serve all who ask within this: kubelet, people and exporters poll side by side. */

@@ -95,19 +95,39 @@ static bool serve_configure(struct serve_line *line, struct config *config, stru
 
 /* ---- running ---- */
 
+struct serving {
+    struct loop *loop;
+    struct node *node; /* NULL while it starts */
+    bool stopping;
+};
+
+static void serve_on_shut_down(void *arg)
+{
+    loop_stop(((struct serving *)arg)->loop);
+}
+
+/* The second signal ends it at once. */
 static void serve_on_stop_signal(void *arg, const struct signalfd_siginfo *info)
 {
+    struct serving *serving = arg;
+
     log_info("%s: stopping; pods go on", strsignal((int)info->ssi_signo));
-    loop_stop(arg);
+    if (serving->node == NULL || serving->stopping)
+        loop_stop(serving->loop);
+    else
+        node_shutdown(serving->node, serve_on_shut_down, serving);
+    serving->stopping = true;
 }
 
 /* SIGINT and SIGTERM end serve in peace; SIGHUP of a closing terminal does the same. A peer that goes away must not. */
-static bool serve_handle_signals(struct loop *loop, struct status *err)
+static bool serve_handle_signals(struct serving *serving, struct status *err)
 {
+    struct loop *loop = serving->loop;
+
     signal(SIGPIPE, SIG_IGN);
-    return child_reaper_start(loop, NULL, NULL, err) && loop_signal(loop, SIGTERM, serve_on_stop_signal, loop, err) &&
-           loop_signal(loop, SIGINT, serve_on_stop_signal, loop, err) &&
-           loop_signal(loop, SIGHUP, serve_on_stop_signal, loop, err);
+    return child_reaper_start(loop, NULL, NULL, err) && loop_signal(loop, SIGTERM, serve_on_stop_signal, serving, err) &&
+           loop_signal(loop, SIGINT, serve_on_stop_signal, serving, err) &&
+           loop_signal(loop, SIGHUP, serve_on_stop_signal, serving, err);
 }
 
 static int serve_run(const struct config *config)
@@ -115,9 +135,10 @@ static int serve_run(const struct config *config)
     struct status err = STATUS_INIT;
     struct node *node = NULL;
     struct loop *loop = loop_new(&err);
+    struct serving serving = { .loop = loop };
 
-    if (loop != NULL && serve_handle_signals(loop, &err))
-        node = node_start(loop, &config->node, &err);
+    if (loop != NULL && serve_handle_signals(&serving, &err))
+        serving.node = node = node_start(loop, &config->node, &err);
     if (node != NULL) {
         log_info("interlink-cri %s serves CRI on unix://%s", config->node.version, config->node.socket);
         loop_run(loop);

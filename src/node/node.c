@@ -352,6 +352,39 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
     return node;
 }
 
+static void node_on_drained(void *arg)
+{
+    struct node *node = arg;
+
+    timer_stop(&node->shutdown_timer);
+    node->on_shut_down(node->on_shut_down_arg);
+}
+
+static void node_on_shutdown_timeout(void *arg)
+{
+    struct node *node = arg;
+
+    log_info("calls were still under way after %d ms: they end without an answer", NODE_SHUTDOWN_MS);
+    node->on_shut_down(node->on_shut_down_arg);
+}
+
+void node_shutdown(struct node *node, void (*on_done)(void *arg), void *arg)
+{
+    struct strmap_iter it = { 0 };
+    struct status why = STATUS_INIT;
+
+    node->on_shut_down = on_done;
+    node->on_shut_down_arg = arg;
+    status_set(&why, STATUS_UNAVAILABLE, "interlink-cri is being stopped");
+    rpc_health_shutdown(node->health);
+    listener_close(&node->listener);
+    events_close(node->events, &why);
+    while (strmap_next(&node->sandboxes, &it))
+        sandbox_stop_waiting(it.value, &why);
+    timer_start(node->loop, &node->shutdown_timer, NODE_SHUTDOWN_MS, node_on_shutdown_timeout, node);
+    rpc_server_shutdown(node->server, node_on_drained, node);
+}
+
 void node_stop(struct node *node)
 {
     struct strmap_iter it = { 0 };
@@ -359,6 +392,7 @@ void node_stop(struct node *node)
     if (node == NULL)
         return;
     timer_stop(&node->lease_timer);
+    timer_stop(&node->shutdown_timer);
     listener_close(&node->listener);
     streaming_stop(node->streaming); /* while the agents are within reach */
     rpc_server_free(node->server);

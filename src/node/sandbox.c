@@ -186,6 +186,15 @@ static void sandbox_wait_ready(struct sandbox *sandbox, struct rpc_call *call)
         sandbox_reply_ready(sandbox);
 }
 
+void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why)
+{
+    struct status err = *why;
+
+    if (!sandbox_listed(sandbox))
+        status_prefix(&err, "%s", sandbox->queue_words);
+    waiters_fail(&sandbox->waiters, WAIT_READY, &err);
+}
+
 /* It never became a pod: nothing was listed, nothing is left. */
 static void sandbox_abandon(struct sandbox *sandbox, const struct status *err)
 {

@@ -60,6 +60,9 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
 void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err);
 void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err);
 
+/* Whoever waits for it to leave the queue hears `why`; the job stays where it is. */
+void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why);
+
 bool sandbox_listed(const struct sandbox *sandbox);
 void sandbox_changed(struct sandbox *sandbox); /* renews the list entry */
 void sandbox_free(struct sandbox *sandbox);    /* the memory only */
