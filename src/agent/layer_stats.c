@@ -14,7 +14,7 @@
 /* Files with several names that are told apart: 64 MiB of memory. Beyond that each name counts. */
 #define LAYER_STATS_LINKED_MAX (4u << 20)
 
-struct layer_walk {
+struct layer_stats_walk {
     struct layer_stats *out;
     dev_t device;
     uint64_t *linked; /* owned; a hash table of inode numbers; 0: free */
@@ -23,7 +23,7 @@ struct layer_walk {
 
 /* ---- files with several names ---- */
 
-static bool layer_insert(uint64_t *table, size_t size, uint64_t inode)
+static bool layer_stats_insert(uint64_t *table, size_t size, uint64_t inode)
 {
     size_t at = (size_t)(inode * 0x9e3779b97f4a7c15ull >> 20) & (size - 1);
 
@@ -36,7 +36,7 @@ static bool layer_insert(uint64_t *table, size_t size, uint64_t inode)
 }
 
 /* Whether this is the first time that it is met. */
-static bool layer_is_new(struct layer_walk *w, const struct stat *st)
+static bool layer_stats_is_new(struct layer_stats_walk *w, const struct stat *st)
 {
     if (st->st_nlink < 2 || S_ISDIR(st->st_mode) || st->st_ino == 0)
         return true;
@@ -45,30 +45,30 @@ static bool layer_is_new(struct layer_walk *w, const struct stat *st)
         uint64_t *table = xcalloc(size, sizeof *table);
         for (size_t i = 0; i < w->linked_size; i++)
             if (w->linked[i] != 0)
-                layer_insert(table, size, w->linked[i]);
+                layer_stats_insert(table, size, w->linked[i]);
         free(w->linked);
         w->linked = table;
         w->linked_size = size;
     }
     if (w->linked_count >= LAYER_STATS_LINKED_MAX)
         return true;
-    bool is_new = layer_insert(w->linked, w->linked_size, st->st_ino);
+    bool is_new = layer_stats_insert(w->linked, w->linked_size, st->st_ino);
     w->linked_count += is_new;
     return is_new;
 }
 
 /* ---- the walk ---- */
 
-static void layer_count(struct layer_walk *w, const struct stat *st)
+static void layer_stats_count(struct layer_stats_walk *w, const struct stat *st)
 {
-    if (!layer_is_new(w, st))
+    if (!layer_stats_is_new(w, st))
         return;
     w->out->bytes += (uint64_t)st->st_blocks * 512;
     w->out->inodes++;
 }
 
 /* Takes dir_fd. What goes while we look is no error. */
-static bool layer_walk_folder(struct layer_walk *w, int dir_fd, int depth, struct status *err)
+static bool layer_stats_folder(struct layer_stats_walk *w, int dir_fd, int depth, struct status *err)
 {
     DIR *dir = depth < LAYER_STATS_DEPTH_MAX ? fdopendir(dir_fd) : NULL;
     struct dirent *entry;
@@ -86,12 +86,12 @@ static bool layer_walk_folder(struct layer_walk *w, int dir_fd, int depth, struc
         /* Another file system that is mounted here is not the container's. */
         if (st.st_dev != w->device)
             continue;
-        layer_count(w, &st);
+        layer_stats_count(w, &st);
         if (!S_ISDIR(st.st_mode))
             continue;
         int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd >= 0)
-            ok = layer_walk_folder(w, fd, depth + 1, err);
+            ok = layer_stats_folder(w, fd, depth + 1, err);
         else if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
             ok = status_errno(err, "cannot look into a folder of the container");
     }
@@ -102,7 +102,7 @@ static bool layer_walk_folder(struct layer_walk *w, int dir_fd, int depth, struc
 bool layer_measure(const char *path, struct layer_stats *out, struct status *err)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct layer_walk w = { .out = out };
+    struct layer_stats_walk w = { .out = out };
     struct mount_info mount;
     struct statvfs fs;
     struct stat st;
@@ -115,8 +115,8 @@ bool layer_measure(const char *path, struct layer_stats *out, struct status *err
         return false;
     }
     w.device = st.st_dev;
-    layer_count(&w, &st);
-    bool ok = layer_walk_folder(&w, fd, 0, err);
+    layer_stats_count(&w, &st);
+    bool ok = layer_stats_folder(&w, fd, 0, err);
     free(w.linked);
     mount_find(path, &mount);
     out->fs_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
