@@ -41,13 +41,14 @@
 #include "text/nearest.c"
 #include "text/protojson.c"
 
-/* io: the event loop, child processes, files written atomically, user namespaces, sockets, TLS. */
+/* io: the event loop, child processes, files written atomically, user and network namespaces, sockets, TLS. */
 #include "io/loop.c"
 #include "io/child.c"
 #include "io/file.c"
 #include "io/userns.c"
 #include "io/subid.c"
 #include "io/mount.c"
+#include "io/netns.c"
 #include "io/stream.c"
 #include "io/socket.c"
 #include "io/der.c"

@@ -19,7 +19,7 @@
 struct agent_program {
     struct agent agent;
     struct isolation isolation;
-    char *relay, *relay_pin, *engine, *cgroup_parent; /* owned */
+    char *relay, *relay_pin, *engine, *cgroup_parent, *netns; /* owned */
     bool relay_is_unix;
     bool own_ipc, own_uts, own_pid; /* namespaces */
     struct rpc_service service;
@@ -68,6 +68,7 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     p->relay_pin = agent_setting("INTERLINK_RELAY_PIN");
     p->engine = agent_setting("INTERLINK_ENGINE");
     p->cgroup_parent = agent_setting("INTERLINK_CGROUP_PARENT");
+    p->netns = agent_setting("INTERLINK_NETNS");
     p->own_ipc = agent_word_listed(namespaces, "ipc");
     p->own_uts = agent_word_listed(namespaces, "uts");
     p->own_pid = agent_word_listed(namespaces, "pid");
@@ -96,7 +97,7 @@ static void agent_strip_environment(void)
 {
     static const char *const names[] = {
         "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
-        "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL",
+        "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL", "INTERLINK_NETNS",
     };
 
     for (size_t i = 0; i < COUNT_OF(names); i++)
@@ -106,7 +107,7 @@ static void agent_strip_environment(void)
 static bool agent_enter_isolation(struct agent_program *p, char **argv, struct status *err)
 {
     struct isolate_options options = {
-        .argv = argv, .host_ipc = !p->own_ipc, .host_uts = !p->own_uts, .host_pid = !p->own_pid,
+        .argv = argv, .host_ipc = !p->own_ipc, .host_uts = !p->own_uts, .host_pid = !p->own_pid, .netns = p->netns,
     };
 
     return isolate_enter(&options, &p->isolation, err);
@@ -318,13 +319,14 @@ static void agent_free(struct agent_program *p)
     free(p->relay_pin);
     free(p->engine);
     free(p->cgroup_parent);
+    free(p->netns);
 }
 
 /* ---- only asked what it could do ---- */
 
 static int agent_show_features(char **argv)
 {
-    struct agent_program p = { .own_ipc = true, .own_uts = true, .own_pid = true };
+    struct agent_program p = { .netns = (char *)(uintptr_t)"", .own_ipc = true, .own_uts = true, .own_pid = true };
     Interlink__Agent__V1__HelloResponse answer = INTERLINK__AGENT__V1__HELLO_RESPONSE__INIT;
     Interlink__Agent__V1__Features features;
     struct status err = STATUS_INIT;

@@ -14,6 +14,7 @@
  *   INTERLINK_IMAGES         the node's image store, when this machine sees it
  *   INTERLINK_ENGINE         auto (default), crun, host (no images and no isolation: only when it is named)
  *   INTERLINK_CGROUP_PARENT  the pod's cgroup
+ *   INTERLINK_NETNS          the pod's network namespace, a file on this machine; without it the pod uses the machine's network
  *   INTERLINK_LOG_LEVEL      error, warn, info (default), debug
  */
 #ifndef AGENT_AGENT_H

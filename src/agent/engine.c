@@ -243,14 +243,16 @@ static bool engine_set_sysctl(struct engine *e, const char *name, const char *va
 {
     static const char *const ipc[] = { "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni",          "kernel.sem", "kernel.shmall",
                                        "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced", NULL };
-    bool known = str_starts(name, "fs.mqueue.");
+    bool network = str_starts(name, "net."), known = str_starts(name, "fs.mqueue.");
 
     for (size_t i = 0; ipc[i] != NULL; i++)
         known = known || strcmp(name, ipc[i]) == 0;
-    if (!known || !e->isolation.ipc || strchr(name, '/') != NULL)
+    if (!(network && e->isolation.network) && !(known && e->isolation.ipc))
         return status_set(err, STATUS_FAILED_PRECONDITION,
                           "linux.sysctls: %.100s cannot be set for this pod alone: %s", name,
-                          str_starts(name, "net.") ? "it uses the machine's network" : "no namespace of its own holds it");
+                          network ? "it uses the machine's network" : "no namespace of its own holds it");
+    if (strchr(name, '/') != NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "linux.sysctls: \"%.100s\": words of a sysctl have dots between them", name);
     cleanup_free char *path = xasprintf("/proc/sys/%s", name);
     for (char *p = path + strlen("/proc/sys/"); *p != '\0'; p++)
         if (*p == '.')

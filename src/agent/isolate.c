@@ -3,6 +3,7 @@
 
 #include "agent/cgroup.h"
 #include "io/file.h"
+#include "io/netns.h"
 #include "io/userns.h"
 
 #include <fcntl.h>
@@ -35,6 +36,7 @@ enum {
     ISOLATE_HOST_PID = 64,
     ISOLATE_HOST_IPC = 128,
     ISOLATE_HOST_UTS = 256,
+    ISOLATE_NETWORK = 512,
 };
 /* A machine with thousands of mounts. */
 #define ISOLATE_MOUNTINFO_MAX (4u << 20)
@@ -282,7 +284,7 @@ static pid_t isolate_start(struct isolate_plan *p, struct isolate_failure *f)
 {
     const struct isolate_options *o = p->options;
     unsigned asked = (o->host_pid ? ISOLATE_HOST_PID : 0u) | (o->host_ipc ? ISOLATE_HOST_IPC : 0u) |
-                     (o->host_uts ? ISOLATE_HOST_UTS : 0u);
+                     (o->host_uts ? ISOLATE_HOST_UTS : 0u) | (*o->netns != '\0' ? ISOLATE_NETWORK : 0u);
     unsigned all = ISOLATE_MOUNT | (o->host_pid ? 0u : ISOLATE_PID) | (o->host_ipc ? 0u : ISOLATE_IPC) |
                    (o->host_uts ? 0u : ISOLATE_UTS);
     int host_mount_fd = p->host_mount_fd;
@@ -381,6 +383,7 @@ static bool isolate_parse(const char *text, struct isolation *out, struct status
                                .pid = bits & ISOLATE_PID,
                                .ipc = bits & ISOLATE_IPC,
                                .uts = bits & ISOLATE_UTS,
+                               .network = bits & ISOLATE_NETWORK,
                                .sealed = bits & ISOLATE_SEALED,
                                .host_pid = bits & ISOLATE_HOST_PID,
                                .host_ipc = bits & ISOLATE_HOST_IPC,
@@ -411,6 +414,9 @@ bool isolate_enter(const struct isolate_options *options, struct isolation *out,
             return status_errno(err, "cannot become a subreaper");
         return ok;
     }
+    /* Never in the machine's network instead. */
+    if (*options->netns != '\0' && !netns_enter(options->netns, err))
+        return false;
     ssize_t n = readlink("/proc/self/exe", plan.exe, sizeof plan.exe - 1);
     plan.exe[n > 0 ? n : 0] = '\0';
     if (plan.uid == 0)

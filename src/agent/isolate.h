@@ -31,6 +31,7 @@ struct isolate_options {
     bool host_pid;     /* the pod uses the machine's PID namespace */
     bool host_ipc;     /* ... its IPC namespace */
     bool host_uts;     /* ... its hostname (set for pods without one of their own) */
+    const char *netns; /* the pod's network namespace, made by the node; "": the machine's network */
 };
 
 /* What was reached. Plain data; copied freely. */
@@ -40,6 +41,7 @@ struct isolation {
     bool mount;      /* private mount namespace: without it no container can be made */
     bool pid;        /* own PID namespace, the agent is PID 1 in it, /proc shows it */
     bool ipc, uts;   /* own namespaces */
+    bool network;    /* in a network namespace of the pod's */
     bool host_pid, host_ipc, host_uts; /* as asked for: these are the machine's on purpose */
     bool sealed;     /* our own binary cannot be written through /proc/PID/exe (CVE-2019-5736) */
     uint32_t uid, gid; /* of the job's user on the machine, outside any user namespace */

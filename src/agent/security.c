@@ -224,6 +224,9 @@ static bool security_check_namespaces(const struct security_facts *f, const Runt
 
     if (n->network != RUNTIME__V1__NAMESPACE_MODE__POD && n->network != RUNTIME__V1__NAMESPACE_MODE__NODE)
         return security_refuse(err, SECURITY_CONTEXT "namespace_options.network", "only POD and NODE are possible");
+    if (n->network == RUNTIME__V1__NAMESPACE_MODE__NODE && is->network)
+        return security_refuse(err, SECURITY_CONTEXT "namespace_options.network",
+                               "NODE, but the pod was started with a network namespace of its own");
     if (n->ipc != RUNTIME__V1__NAMESPACE_MODE__POD && n->ipc != RUNTIME__V1__NAMESPACE_MODE__NODE)
         return security_refuse(err, SECURITY_CONTEXT "namespace_options.ipc", "only POD and NODE are possible");
     if (f->containers && n->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE && !is->host_ipc)

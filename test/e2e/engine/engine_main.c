@@ -855,7 +855,8 @@ static void test_all(void)
 
 int main(int argc, char **argv)
 {
-    struct isolate_options options = { .argv = argv, .host_pid = argc > 4 && strcmp(argv[4], "host-pid") == 0 };
+    struct isolate_options options = { .argv = argv, .host_pid = argc > 4 && strcmp(argv[4], "host-pid") == 0,
+                                       .netns = "" };
     struct isolation isolation;
     struct status err = STATUS_INIT;
     char reason[256] = "";
