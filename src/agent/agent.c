@@ -19,7 +19,7 @@
 struct agent_program {
     struct agent agent;
     struct isolation isolation;
-    char *relay, *relay_pin, *engine, *cgroup_parent, *netns; /* owned */
+    char *relay, *relay_pin, *engine, *cgroup_parent, *netns, *cdi_dirs; /* owned */
     bool relay_is_unix;
     bool own_ipc, own_uts, own_pid; /* namespaces */
     struct rpc_service service;
@@ -69,6 +69,7 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     p->engine = agent_setting("INTERLINK_ENGINE");
     p->cgroup_parent = agent_setting("INTERLINK_CGROUP_PARENT");
     p->netns = agent_setting("INTERLINK_NETNS");
+    p->cdi_dirs = agent_setting("INTERLINK_CDI_DIRS");
     p->own_ipc = agent_word_listed(namespaces, "ipc");
     p->own_uts = agent_word_listed(namespaces, "uts");
     p->own_pid = agent_word_listed(namespaces, "pid");
@@ -98,6 +99,7 @@ static void agent_strip_environment(void)
     static const char *const names[] = {
         "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
         "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL", "INTERLINK_NETNS",
+        "INTERLINK_CDI_DIRS",
     };
 
     for (size_t i = 0; i < COUNT_OF(names); i++)
@@ -159,6 +161,7 @@ static void agent_pick_engine(struct agent_program *p)
         .job_dir = agent->job_dir,
         .sandbox_id = agent->sandbox_id,
         .cgroup_parent = p->cgroup_parent,
+        .cdi_dirs = p->cdi_dirs,
         .isolation = p->isolation,
     };
 
@@ -320,6 +323,7 @@ static void agent_free(struct agent_program *p)
     free(p->engine);
     free(p->cgroup_parent);
     free(p->netns);
+    free(p->cdi_dirs);
 }
 
 /* ---- only asked what it could do ---- */

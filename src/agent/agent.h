@@ -15,6 +15,7 @@
  *   INTERLINK_ENGINE         auto (default), crun, host (no images and no isolation: only when it is named)
  *   INTERLINK_CGROUP_PARENT  the pod's cgroup
  *   INTERLINK_NETNS          the pod's network namespace, a file on this machine; without it the pod uses the machine's network
+ *   INTERLINK_CDI_DIRS       where this machine has CDI specifications, separated by colons (/etc/cdi:/var/run/cdi)
  *   INTERLINK_LOG_LEVEL      error, warn, info (default), debug
  */
 #ifndef AGENT_AGENT_H

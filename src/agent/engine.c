@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/engine_impl.h"
 
+#include "agent/cdi.h"
 #include "agent/launch.h"
 #include "agent/terminal.h"
 #include "agent/track.h"
@@ -57,6 +58,17 @@ static const struct engine_ops *engine_pick(const struct engine_options *o, char
     return NULL;
 }
 
+static const char *const *engine_split_dirs(struct arena *arena, const char *list)
+{
+    char *copy = arena_strdup(arena, list), *save = NULL;
+    const char **dirs = ARENA_ARRAY(arena, const char *, strlen(list) / 2 + 2);
+    size_t count = 0;
+
+    for (char *dir = strtok_r(copy, ":", &save); dir != NULL; dir = strtok_r(NULL, ":", &save))
+        dirs[count++] = dir;
+    return count > 0 ? dirs : cdi_default_dirs;
+}
+
 /* The pod's /dev/shm, seen by no other pod and gone with the agent's mount namespace. */
 static bool engine_make_shm(struct engine *e, struct status *err)
 {
@@ -83,6 +95,7 @@ struct engine *engine_new(const struct engine_options *o, char reason[256], stru
     e->pod = (struct podns)PODNS_INIT;
     e->dir = xasprintf("%s/engine", o->job_dir);
     e->root = o->isolation.uid == 0 && !o->isolation.user;
+    e->cdi_dirs = engine_split_dirs(&e->arena, o->cdi_dirs);
     gethostname(name, sizeof name - 1);
     e->hostname = xstrdup(name);
     cleanup_free char *run = xasprintf("%s/run", e->dir);
@@ -112,6 +125,7 @@ void engine_free(struct engine *e)
         log_warn("%s", err.message);
     free(e->dir);
     free(e->hostname);
+    arena_free(&e->arena);
     free(e);
 }
 

@@ -32,6 +32,7 @@ struct engine_options {
     const char *job_dir;    /* absolute, mode 0700; the engine keeps its own things in <job_dir>/engine */
     const char *sandbox_id; /* 64 hex digits */
     const char *cgroup_parent; /* of the pod, an absolute cgroup path; "": /interlink-cri/<sandbox_id> */
+    const char *cdi_dirs;      /* where CDI's files are, separated by colons; "": its standard folders */
     struct isolation isolation;
     const char *images; /* engine_probe only: a folder where images are; NULL or "": not known */
 };

@@ -115,9 +115,11 @@ static bool crun_prepare(struct engine *e, const struct engine_create *c, const 
     cleanup_close int root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0)
         return status_errno(err, "cannot open %s", root);
-    struct spec_input in = { .engine = e, .create = c, .facts = facts, .root_fd = root_fd, .stage = crun_stage };
+    struct cdi_edits cdi;
+    struct spec_input in = { .engine = e, .create = c, .facts = facts, .root_fd = root_fd, .cdi = &cdi, .stage = crun_stage };
     in.arg = &in;
-    if (!crun_check_root(root_fd, err) || !spec_process(&in, s, note, err) || !spec_mounts(&in, s, err) ||
+    if (!cdi_collect(c->config, e->cdi_dirs, &s->arena, &cdi, err) || !crun_check_root(root_fd, err) ||
+        !spec_process(&in, s, note, err) || !spec_mounts(&in, s, err) ||
         !spec_devices(&in, s, err))
         return false;
     bool restrict_devices = e->cgroups.devices && e->root && !s->all_devices;

@@ -73,9 +73,10 @@ static bool host_prepare(struct engine *e, const struct engine_create *c, const 
 {
     struct buf limits cleanup_buf = BUF_INIT;
     cleanup_close int root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    struct spec_input in = { .engine = e, .create = c, .facts = facts, .root_fd = root_fd };
+    struct cdi_edits cdi;
+    struct spec_input in = { .engine = e, .create = c, .facts = facts, .root_fd = root_fd, .cdi = &cdi };
 
-    if (!spec_process(&in, s, note, err))
+    if (!cdi_collect(c->config, e->cdi_dirs, &s->arena, &cdi, err) || !spec_process(&in, s, note, err))
         return false;
     s->process.binds = ARENA_ARRAY(&s->arena, struct process_bind, c->config->n_mounts);
     for (size_t i = 0; i < c->config->n_mounts; i++)

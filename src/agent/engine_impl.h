@@ -27,6 +27,8 @@ struct engine {
                 * shm/       the pod's /dev/shm (tmpfs)
                 * hostname, hosts, resolv.conf */
     char *hostname; /* owned; of the pod */
+    struct arena arena; /* of what follows */
+    const char *const *cdi_dirs; /* NULL-terminated */
     bool root;      /* uid 0 of the machine: several ids, devices, cgroups */
 };
 

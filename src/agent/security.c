@@ -338,9 +338,6 @@ bool security_check(const struct security_facts *f, const Runtime__V1__Container
 
     if (config->windows != NULL)
         return security_refuse(err, "windows", "this is Linux");
-    if (config->n_cdi_devices > 0)
-        return status_set(err, STATUS_FAILED_PRECONDITION, "CDI_devices[0]: \"%.100s\": CDI devices are not offered",
-                          config->cdi_devices[0]->name);
     for (size_t i = 0; i < config->n_mounts; i++)
         if (!security_check_mount(f, config->mounts[i], i, note, err))
             return false;
@@ -373,7 +370,7 @@ static bool security_has_uid(const struct security_facts *f, uint32_t uid)
     return f->root || (f->isolation->user ? uid < f->isolation->uids : uid == f->isolation->uid);
 }
 
-static bool security_has_gid(const struct security_facts *f, uint32_t gid)
+bool security_has_gid(const struct security_facts *f, uint32_t gid)
 {
     if (f->pod != NULL)
         return gid < userns_ids_count(&f->pod->map.gids);

@@ -33,6 +33,9 @@ bool security_check(const struct security_facts *f, const Runtime__V1__Container
 bool security_check_user(const struct security_facts *f, const Runtime__V1__ContainerConfig *config, struct user *user,
                          struct buf *note, struct status *err);
 
+/* Whether there is such a group for processes of this job. */
+bool security_has_gid(const struct security_facts *f, uint32_t gid);
+
 struct security_capabilities {
     uint64_t bounding, permitted, inheritable, ambient;
 };

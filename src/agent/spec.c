@@ -153,6 +153,42 @@ static void spec_write_seccomp_flags(struct json_writer *w, const struct process
     json_write_end(w);
 }
 
+static void spec_write_hook(struct json_writer *w, const struct cdi_hook *h)
+{
+    json_write_object(w);
+    json_write_member_string(w, "path", h->path);
+    if (h->arg_count > 0)
+        spec_write_strings(w, "args", (char *const *)(uintptr_t)h->args, h->arg_count);
+    /* Always a list: without one a hook would get the agent's environment. */
+    json_write_member_array(w, "env");
+    json_write_string(w, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    for (size_t i = 0; i < h->env_count; i++)
+        json_write_string(w, h->env[i]);
+    json_write_end(w);
+    if (h->timeout_s > 0)
+        json_write_member_i64(w, "timeout", h->timeout_s);
+    json_write_end(w);
+}
+
+static void spec_write_hooks(struct json_writer *w, const struct spec *s)
+{
+    json_write_member_object(w, "hooks");
+    for (size_t i = 0; i < s->hook_count; i++) {
+        const char *name = s->hooks[i].name;
+        bool written = false;
+        for (size_t k = 0; k < i && !written; k++)
+            written = strcmp(s->hooks[k].name, name) == 0;
+        if (written)
+            continue;
+        json_write_member_array(w, name);
+        for (size_t k = i; k < s->hook_count; k++)
+            if (strcmp(s->hooks[k].name, name) == 0)
+                spec_write_hook(w, &s->hooks[k]);
+        json_write_end(w);
+    }
+    json_write_end(w);
+}
+
 void spec_write(const struct spec *s, const char *root_path, struct buf *json)
 {
     struct json_writer w;
@@ -173,6 +209,8 @@ void spec_write(const struct spec *s, const char *root_path, struct buf *json)
         json_write_member_string(&w, "run.oci.seccomp_bpf_data", buf_cstr(&text));
         json_write_end(&w);
     }
+    if (s->hook_count > 0)
+        spec_write_hooks(&w, s);
     json_write_member_object(&w, "linux");
     if (s->pod != NULL) {
         spec_write_ids(&w, "uidMappings", &s->pod->map.uids);

@@ -6,6 +6,7 @@
  *   spec_process.c  command, environment, working directory, user, capabilities, system call filter
  *   spec_mounts.c   /proc, /dev, /sys and the rest, the pod's files, the container's own mounts
  *   spec_devices.c  device nodes and what may be done with them
+ *   spec_cdi.c      what CDI devices add to each of these
  *   spec.c          the document
  *
  * Defaults are containerd's, so that a container finds what it would find there.
@@ -13,6 +14,7 @@
 #ifndef AGENT_SPEC_H
 #define AGENT_SPEC_H
 
+#include "agent/cdi.h"
 #include "agent/engine_impl.h"
 #include "agent/process.h"
 #include "agent/security.h"
@@ -50,6 +52,8 @@ struct spec {
     bool new_cgroup;
     char *const *masked, *const *readonly;
     size_t masked_count, readonly_count;
+    const struct cdi_hook *hooks; /* borrowed from the input, as what they point to */
+    size_t hook_count;
 };
 
 struct spec_input {
@@ -57,6 +61,7 @@ struct spec_input {
     const struct engine_create *create;
     const struct security_facts *facts;
     int root_fd; /* the container's root */
+    const struct cdi_edits *cdi; /* what its CDI devices add; NULL: none */
     /* Makes a host path ready to be mounted and appends where it is then (rootfs_stage). */
     bool (*stage)(void *arg, size_t index, const char *host_path, bool create, Runtime__V1__MountPropagation propagation,
                   struct buf *out, struct status *err);
@@ -66,10 +71,28 @@ struct spec_input {
 void spec_free(struct spec *s);
 #define cleanup_spec __attribute__((cleanup(spec_free)))
 
-/* In this order; `note` collects what is left out with a reason. */
+/* In this order, and the first one on a spec that is empty but for its arena; `note` collects what is left out with a reason. */
 bool spec_process(const struct spec_input *in, struct spec *out, struct buf *note, struct status *err);
 bool spec_mounts(const struct spec_input *in, struct spec *out, struct status *err);
 bool spec_devices(const struct spec_input *in, struct spec *out, struct status *err);
+
+/* ---- for each other ---- */
+/* One more device node; one of the same path is replaced. `field`: for the message when it cannot be. */
+bool spec_device_add(const struct spec_input *in, struct spec *out, const char *field, const struct spec_device *device,
+                     const char *permissions, struct status *err);
+/* options: separated by commas. */
+struct spec_mount *spec_mount_add(struct spec *out, const char *destination, const char *type, const char *source,
+                                  const char *options);
+char *spec_clean_path(struct arena *arena, const char *path);
+/* What the engine cannot apply at all. */
+bool spec_cdi_check(const struct spec_input *in, struct status *err);
+void spec_cdi_env(const struct spec_input *in, struct spec *out, char **env, size_t *count);
+bool spec_cdi_groups(const struct spec_input *in, struct user *user, struct status *err);
+bool spec_cdi_mounts(const struct spec_input *in, struct spec *out, struct status *err);
+bool spec_cdi_devices(const struct spec_input *in, struct spec *out, struct status *err);
+/* A variable of the same name is replaced where it stands. `entry` is "NAME=value", on the arena. */
+void spec_env_set(char **env, size_t *count, char *entry);
+
 /* config.json. Environment and arguments that are not UTF-8 are not in it as they are: start takes them from the process. */
 void spec_write(const struct spec *s, const char *root_path, struct buf *json);
 

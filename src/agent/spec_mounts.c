@@ -11,7 +11,7 @@
 #define SPEC_MOUNTS_MAX 1024
 
 /* Without repeated and trailing slashes; "." and ".." are left to libcrun, which resolves them inside the root. */
-static char *spec_clean_path(struct arena *arena, const char *path)
+char *spec_clean_path(struct arena *arena, const char *path)
 {
     char *out = arena_alloc(arena, strlen(path) + 2);
     size_t n = 0;
@@ -49,9 +49,8 @@ static void spec_mount_option(struct spec_mount *m, const char *option)
         }
 }
 
-/* options: separated by commas. */
-static struct spec_mount *spec_mount_add(struct spec *out, const char *destination, const char *type, const char *source,
-                                         const char *options)
+struct spec_mount *spec_mount_add(struct spec *out, const char *destination, const char *type, const char *source,
+                                  const char *options)
 {
     struct spec_mount *m = &out->mounts[out->mount_count++];
     char *copy = arena_strdup(&out->arena, options), *save = NULL;
@@ -72,6 +71,9 @@ static bool spec_is_overridden(const struct spec_input *in, struct arena *arena,
         if (strcmp(path, destination) == 0 || (strcmp(path, "/dev") == 0 && str_starts(destination, "/dev/")))
             return true;
     }
+    for (size_t i = 0; in->cdi != NULL && i < in->cdi->mount_count; i++)
+        if (strcmp(spec_clean_path(arena, in->cdi->mounts[i].container_path), destination) == 0)
+            return true;
     return false;
 }
 
@@ -209,7 +211,8 @@ bool spec_mounts(const struct spec_input *in, struct spec *out, struct status *e
 
     if (c->n_mounts > SPEC_MOUNTS_MAX)
         return status_set(err, STATUS_INVALID_ARGUMENT, "mounts: %zu are more than the %d allowed", c->n_mounts, SPEC_MOUNTS_MAX);
-    out->mounts = ARENA_ARRAY(&out->arena, struct spec_mount, SPEC_MOUNTS_DEFAULT + c->n_mounts);
+    size_t room = SPEC_MOUNTS_DEFAULT + c->n_mounts + (in->cdi != NULL ? in->cdi->mount_count : 0);
+    out->mounts = ARENA_ARRAY(&out->arena, struct spec_mount, room);
     out->propagation = "";
     if (s != NULL) {
         out->readonly_root = s->readonly_rootfs;
@@ -227,6 +230,8 @@ bool spec_mounts(const struct spec_input *in, struct spec *out, struct status *e
     for (size_t i = 0; i < c->n_mounts; i++)
         if (!spec_mount_own(in, out, i, err))
             return false;
+    if (!spec_cdi_mounts(in, out, err))
+        return false;
     spec_sort_mounts(out->mounts + kernel, out->mount_count - kernel);
     return true;
 }

@@ -65,8 +65,7 @@ static bool spec_argv(const struct spec_input *in, struct spec *out, struct stat
 
 /* ---- environment ---- */
 
-/* A variable of the same name is replaced where it stands. `entry` is "NAME=value", on the arena. */
-static void spec_env_set(char **env, size_t *count, char *entry)
+void spec_env_set(char **env, size_t *count, char *entry)
 {
     size_t name = (size_t)(strchr(entry, '=') - entry) + 1;
 
@@ -83,7 +82,8 @@ static bool spec_env(const struct spec_input *in, struct spec *out, struct statu
     const Runtime__V1__ContainerConfig *c = in->create->config;
     const struct image_config *image = in->create->image;
     size_t count = 0;
-    char **env = ARENA_ARRAY(&out->arena, char *, (image != NULL ? image->env_count : 0) + c->n_envs + 6);
+    size_t room = (image != NULL ? image->env_count : 0) + c->n_envs + (in->cdi != NULL ? in->cdi->env_count : 0) + 6;
+    char **env = ARENA_ARRAY(&out->arena, char *, room);
 
     spec_env_set(env, &count, arena_strdup(&out->arena, SPEC_DEFAULT_PATH));
     spec_env_set(env, &count, arena_printf(&out->arena, "HOSTNAME=%s", in->engine->hostname));
@@ -112,6 +112,7 @@ static bool spec_env(const struct spec_input *in, struct spec *out, struct statu
         entry[name + 1 + e->value.len] = '\0';
         spec_env_set(env, &count, entry);
     }
+    spec_cdi_env(in, out, env, &count);
     out->process.env = env;
     if (process_env(&out->process, "HOME") == NULL)
         env[count] = arena_printf(&out->arena, "HOME=%s", out->process.user.home);
@@ -167,7 +168,8 @@ static bool spec_user(const struct spec_input *in, struct spec *out, struct buf 
         return false;
     return user_resolve(&r, (struct str){ (const char *)passwd.p, passwd.n }, (struct str){ (const char *)group.p, group.n },
                         &out->process.user, err) &&
-           security_check_user(in->facts, in->create->config, &out->process.user, note, err);
+           security_check_user(in->facts, in->create->config, &out->process.user, note, err) &&
+           spec_cdi_groups(in, &out->process.user, err);
 }
 
 /* ---- the rest ---- */
@@ -263,8 +265,11 @@ bool spec_process(const struct spec_input *in, struct spec *out, struct buf *not
 {
     const Runtime__V1__LinuxContainerSecurityContext *s = spec_security(in->create);
     struct security_capabilities caps;
+    struct arena arena = out->arena;
 
-    *out = (struct spec){ .arena = ARENA_INIT };
+    *out = (struct spec){ .arena = arena };
+    if (!spec_cdi_check(in, err))
+        return false;
     if (s != NULL && s->namespace_options != NULL &&
         s->namespace_options->pid == RUNTIME__V1__NAMESPACE_MODE__TARGET && in->create->target_pid <= 0)
         return status_set(err, STATUS_INVALID_ARGUMENT,

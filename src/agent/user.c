@@ -85,7 +85,7 @@ static bool user_find_group(struct str group, struct str name, uint32_t *gid)
     return false;
 }
 
-static bool user_add_group(struct user *u, uint32_t gid, struct status *err)
+bool user_add_group(struct user *u, uint32_t gid, struct status *err)
 {
     for (size_t i = 0; i < u->group_count; i++)
         if (u->groups[i] == gid)

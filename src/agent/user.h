@@ -33,4 +33,7 @@ struct user {
 bool user_resolve(const struct user_request *request, struct str passwd, struct str group, struct user *out,
                   struct status *err);
 
+/* One more group; one that is there already is no error. INVALID_ARGUMENT when there are too many. */
+bool user_add_group(struct user *u, uint32_t gid, struct status *err);
+
 #endif

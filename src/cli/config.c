@@ -47,6 +47,7 @@ const struct config_key config_keys[] = {
     { "Images.Mirrors", CONFIG_MIRRORS, 0, "servers to ask before a registry", NULL },
     { "Images.CAFile", CONFIG_PATH, CONFIG_AT(registries.ca_path), "certificate authorities for registries (PEM)", NULL },
     { "Images.Proxy", CONFIG_TEXT, CONFIG_AT(registries.proxy), "proxy for registries; none: no proxy", NULL },
+    { "CDI.SpecDirs", CONFIG_PATHS, CONFIG_AT(node.cdi_dirs), "folders with CDI specifications where pods run", NULL },
     { "InterlinkAddress", CONFIG_TEXT, CONFIG_AT(upstream.address), "interLink API of the one handler", "INTERLINK_URL" },
     { "Interlinkport", CONFIG_TEXT, CONFIG_AT(upstream.port), "its port", "INTERLINK_PORT" },
     { "CRI.SocketPath", CONFIG_TEXT, CONFIG_AT(node.socket), "the same as Socket", NULL },

@@ -77,6 +77,7 @@ struct node_options {
     int64_t queue_lease_ms; /* a queued job lives this long without a call, in kubelet's polling time */
     bool agents_share_images; /* agents on other machines see image_dir under the same path */
     struct node_streaming_options streaming;
+    const char *const *cdi_dirs; /* on the machines where pods run; NULL-terminated or NULL: the standard ones */
 };
 
 struct handler {

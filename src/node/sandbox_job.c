@@ -86,6 +86,15 @@ static void sandbox_job_annotations(struct arena *arena, const Runtime__V1__PodS
                     (struct interlink_pair){ config->annotations[i]->key, config->annotations[i]->value };
 }
 
+static const char *sandbox_job_dirs(struct arena *arena, const char *const *dirs)
+{
+    const char *list = "";
+
+    for (; *dirs != NULL; dirs++)
+        list = arena_printf(arena, "%s%s%s", list, *list != '\0' ? ":" : "", *dirs);
+    return list;
+}
+
 static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox, struct interlink_container *c)
 {
     const struct node *node = sandbox->node;
@@ -102,7 +111,7 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
     c->command = (struct interlink_strings){ command, COUNT_OF(command) };
     c->mounts = mounts;
     c->mount_count = COUNT_OF(mounts);
-    c->env.items = ARENA_ARRAY(arena, struct interlink_pair, 8);
+    c->env.items = ARENA_ARRAY(arena, struct interlink_pair, 12);
     sandbox_job_env(c, "INTERLINK_RELAY", local ? arena_printf(arena, "unix://%s", node->relay_socket)
                                                 : node->options->relay_address);
     if (!local)
@@ -113,6 +122,8 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
         sandbox_job_env(c, "INTERLINK_IMAGES", node->options->image_dir);
     sandbox_job_env(c, "INTERLINK_ENGINE", *sandbox->handler->options->engine != '\0' ? sandbox->handler->options->engine
                                                                                       : "auto");
+    if (node->options->cdi_dirs != NULL)
+        sandbox_job_env(c, "INTERLINK_CDI_DIRS", sandbox_job_dirs(arena, node->options->cdi_dirs));
     if (local && config->linux != NULL && *config->linux->cgroup_parent != '\0')
         sandbox_job_env(c, "INTERLINK_CGROUP_PARENT", config->linux->cgroup_parent);
     sandbox_job_size(arena, config, c);
