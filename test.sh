@@ -8,6 +8,7 @@
 #   fuzz      each parser for FUZZ_SECONDS (3)            e2e       the program with sanitizers, from outside
 #   repro     two builds are bit-identical                flat      the amalgamation gives the same program
 #   dist      the tarball builds without network          release   the end-to-end tests on the static program
+#   kubernetes  a real kubelet, API server and kubectl on the static program (not in `all`; builds Kubernetes the first time)
 #
 # `all` runs every one of them. Logs: build/test/. The last line says "N passed, N failed, N skipped".
 set -u
@@ -125,16 +126,18 @@ fuzz() {
     count fuzz "$ok" "$bad" 0
 }
 
-# pytest over test/e2e, on the binary given.
-e2e() { # NAME BINARY
-    local python report=$logs/$1.xml
-    python=$(test/e2e/venv.sh)/bin/python || { count "$1" 0 1 0; return; }
+# pytest on the binary given, over test/e2e or what is named.
+e2e() { # NAME BINARY [PYTEST ARGUMENT...]
+    local python name=$1 binary=$2 report=$logs/$1.xml
+    shift 2
+    [ $# -gt 0 ] || set -- test/e2e --ignore=test/e2e/kubernetes
+    python=$(test/e2e/venv.sh)/bin/python || { count "$name" 0 1 0; return; }
     rm -f "$report"
-    INTERLINK_CRI_BINARY=$PWD/$2 "$python" -m pytest -q -rs --maxfail=20 --timeout=300 -p no:cacheprovider --junitxml="$report" test/e2e \
-        >"$logs/$1.log" 2>&1
+    INTERLINK_CRI_BINARY=$PWD/$binary "$python" -m pytest -q -rs --maxfail=20 --timeout=300 -p no:cacheprovider --junitxml="$report" "$@" \
+        >"$logs/$name.log" 2>&1
     local status=$?
-    [ $status -le 1 ] && [ -f "$report" ] || { count "$1" 0 1 0; tail -n 40 "$logs/$1.log"; return; }
-    set -- "$1" $("$python" - "$report" <<'PY'
+    [ $status -le 1 ] && [ -f "$report" ] || { count "$name" 0 1 0; tail -n 40 "$logs/$name.log"; return; }
+    set -- "$name" $("$python" - "$report" <<'PY'
 import sys, xml.etree.ElementTree as tree
 suite = tree.parse(sys.argv[1]).getroot().find("testsuite").attrib
 bad = int(suite["failures"]) + int(suite["errors"])
@@ -158,6 +161,7 @@ for suite in $suites; do
     flat) check flat flat ;;
     dist) check dist dist_builds ;;
     release) e2e release interlink-cri ;;
+    kubernetes) if make interlink-cri >"$logs/build.log" 2>&1; then e2e kubernetes interlink-cri test/e2e/kubernetes; else count build 0 1 0; fi ;;
     *) echo "test.sh: unknown suite $suite; see the head of this file" >&2; exit 2 ;;
     esac
 done

@@ -28,9 +28,11 @@ def test_exit_codes_and_restarts(cluster):
     cluster.pod("fails", "sh", "-c", "exit 7", wait_for="Failed", restartPolicy="Never")
     state = cluster.get("pod", "fails")["status"]["containerStatuses"][0]["state"]["terminated"]
     assert state["exitCode"] == 7 and state["reason"] == "Error"
-    cluster.pod("restarts", "sh", "-c", "echo run; exit 1", wait_for=None)
-    wait(lambda: cluster.get("pod", "restarts")["status"].get("containerStatuses", [{}])[0].get("restartCount", 0) >= 1, 60)
-    assert "run" in cluster.kubectl("logs", "restarts", "--previous").stdout
+    # kubelet keeps one dead container only, so --previous needs a running one after it.
+    cluster.pod("restarts", "sh", "-c", "echo run; sleep 5; exit 1", wait_for=None)
+    wait(lambda: (status := cluster.get("pod", "restarts")["status"].get("containerStatuses", [{}])[0]).get("restartCount") == 1
+         and "running" in status["state"], 60)
+    assert cluster.kubectl("logs", "restarts", "--previous").stdout == "run\n"
     cluster.delete("pod", "fails")
     cluster.delete("pod", "restarts")
 
