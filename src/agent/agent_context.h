@@ -48,6 +48,7 @@ struct agent {
     bool greeted;               /* the node has said hello on this connection */
     size_t exec_count, attach_count, forward_count;
     uint8_t *forward_block; /* owned by agent_forward.c; what it reads into, while there are any */
+    uint8_t *exec_block;    /* owned by agent_exec.c, likewise */
     struct list puts;           /* blobs that are arriving (agent_blobs.c) */
     size_t put_count;
     struct agent_events events;

@@ -23,7 +23,10 @@ struct agent_exec_stream {
     struct agent_exec *exec;
     bool is_stderr;
     int fd; /* owned; -1: none, or it has ended */
-    bool enlarged; /* the pipe, once it was found full */
+    bool asked, enlarged; /* the pipe, once its writer was found busy */
+    int64_t read_ms;      /* when there was something last */
+    unsigned small;       /* pieces in a row that came one soon after another, without any input meanwhile */
+    struct timer gather;  /* runs while it is not read, for more to come together */
     struct watch watch;
 };
 
@@ -43,7 +46,6 @@ struct agent_exec {
     struct worker worker, killer;
     int worker_fds[3];      /* while it starts: our ends */
     struct agent_exec_stream streams[2];
-    uint8_t *block;         /* owned; AGENT_EXEC_READ_SIZE; made at the first output */
     struct agent_input input;
     struct agent_input_writer writer; /* the call; paused while it waits */
     bool stdin_end;         /* no more input will come */
@@ -57,6 +59,7 @@ static void agent_exec_check_end(struct agent_exec *e);
 static void agent_exec_close_stream(struct agent_exec_stream *s)
 {
     watch_stop(&s->watch);
+    timer_stop(&s->gather);
     if (s->fd >= 0)
         close(s->fd);
     s->fd = -1;
@@ -77,8 +80,10 @@ static void agent_exec_free(struct agent_exec *e)
     timer_stop(&e->timeout);
     timer_stop(&e->drain);
     list_remove(&e->link);
-    e->agent->exec_count--;
-    free(e->block);
+    if (--e->agent->exec_count == 0) {
+        free(e->agent->exec_block);
+        e->agent->exec_block = NULL;
+    }
     free(e);
 }
 
@@ -200,11 +205,36 @@ static void agent_exec_watch(struct agent_exec_stream *s)
 
     if (s->fd < 0)
         return;
-    if (s->exec->blocked)
+    if (s->exec->blocked || timer_running(&s->gather))
         watch_stop(&s->watch);
     else if (s->watch.loop == NULL &&
              !watch_start(s->exec->agent->loop, &s->watch, s->fd, WATCH_READ, agent_exec_on_readable, s, &err))
         agent_exec_close_stream(s);
+}
+
+static void agent_exec_on_gathered(void *arg)
+{
+    agent_exec_watch(arg);
+}
+
+/* A process that fills its pipe gets a larger one, so that it and we take turns less often. One that writes on and on in small
+ * pieces is looked at every so often only. That must not slow a dialogue down: there is input between its pieces. */
+static void agent_exec_pace(struct agent_exec_stream *s, size_t n)
+{
+    int64_t now = clock_mono_ms(), pause = now - s->read_ms;
+
+    s->read_ms = now;
+    if (pause > AGENT_EXEC_GATHER_MS + 1)
+        s->small = 0;
+    else if (n < AGENT_EXEC_GATHER_SIZE)
+        s->small++;
+    bool busy = s->small >= AGENT_EXEC_GATHER_AFTER && n < AGENT_EXEC_GATHER_SIZE;
+    if (!s->asked && (busy || n == AGENT_EXEC_READ_SIZE)) {
+        s->asked = true;
+        s->enlarged = fcntl(s->fd, F_SETPIPE_SZ, AGENT_PIPE_SIZE) >= AGENT_PIPE_SIZE;
+    }
+    if (busy && s->enlarged && s->exec->state == AGENT_EXEC_RUNNING)
+        timer_start(s->exec->agent->loop, &s->gather, AGENT_EXEC_GATHER_MS, agent_exec_on_gathered, s);
 }
 
 static void agent_exec_on_readable(void *arg, unsigned events)
@@ -213,9 +243,9 @@ static void agent_exec_on_readable(void *arg, unsigned events)
     struct agent_exec *e = s->exec;
 
     (void)events;
-    if (e->block == NULL)
-        e->block = xmalloc(AGENT_EXEC_READ_SIZE);
-    ssize_t n = read(s->fd, e->block, AGENT_EXEC_READ_SIZE);
+    if (e->agent->exec_block == NULL)
+        e->agent->exec_block = xmalloc(AGENT_EXEC_READ_SIZE);
+    ssize_t n = read(s->fd, e->agent->exec_block, AGENT_EXEC_READ_SIZE);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) { /* a terminal whose other end is closed says EIO */
@@ -225,12 +255,11 @@ static void agent_exec_on_readable(void *arg, unsigned events)
     }
     if (e->call == NULL) /* nobody listens any more */
         return;
-    if (n == AGENT_EXEC_READ_SIZE && !s->enlarged)
-        s->enlarged = fcntl(s->fd, F_SETPIPE_SZ, AGENT_PIPE_SIZE) != 0; /* tried once, whatever came of it */
     Interlink__Agent__V1__ExecResponse response = INTERLINK__AGENT__V1__EXEC_RESPONSE__INIT;
     ProtobufCBinaryData *data = s->is_stderr ? &response.stderr : &response.stdout;
-    data->data = e->block;
+    data->data = e->agent->exec_block;
     data->len = (size_t)n;
+    agent_exec_pace(s, (size_t)n);
     e->blocked = !rpc_send(e->call, &response.base);
     agent_exec_watch(&e->streams[0]);
     agent_exec_watch(&e->streams[1]);
@@ -266,6 +295,10 @@ static void agent_exec_on_exit(void *arg, int wait_status)
     e->state = AGENT_EXEC_ENDED;
     e->wait_status = wait_status;
     agent_exec_close_stdin(e);
+    for (int i = 0; i < 2; i++) { /* what it left is there */
+        timer_stop(&e->streams[i].gather);
+        agent_exec_watch(&e->streams[i]);
+    }
     timer_start(e->agent->loop, &e->drain, AGENT_DRAIN_MS, agent_exec_on_drain, e);
     agent_exec_check_end(e);
 }
@@ -304,6 +337,7 @@ static void agent_exec_on_input(struct agent_exec *e, const Interlink__Agent__V1
 {
     if (request->width != 0 && request->height != 0 && e->tty && e->streams[0].fd >= 0)
         terminal_resize(e->streams[0].fd, request->width, request->height);
+    e->streams[0].small = e->streams[1].small = 0;
     if (e->input.fd < 0 || e->stdin_end)
         return;
     e->stdin_end = request->stdin_end != 0;

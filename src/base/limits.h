@@ -291,6 +291,10 @@
 #define AGENT_ATTACHES_MAX 128
 /* One read of an exec's output; its input comes in messages, one of which is kept while the process does not read. */
 #define AGENT_EXEC_READ_SIZE (64u << 10)
+/* So many pieces smaller than this, one soon after another: then the writer is looked at every so often only. */
+#define AGENT_EXEC_GATHER_SIZE (32u << 10)
+#define AGENT_EXEC_GATHER_AFTER 32
+#define AGENT_EXEC_GATHER_MS 1
 /* Words of a command and their bytes: Linux allows 2 MiB with the environment. */
 #define AGENT_COMMAND_BYTES_MAX (1u << 20)
 /* Killing a process and all its descendants: rounds of looking for new ones end here. */
