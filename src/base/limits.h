@@ -189,6 +189,8 @@
 #define CHANNEL_WRITE_PER_TURN (2 << 20)
 /* Answers (pongs, resets, replies) to a peer that does not read them: then it is not read either. */
 #define CHANNEL_ANSWERS_MAX (64 << 10)
+/* A peer that ended while one of its channels is paused: time for that to be heard, before the connection counts as lost. */
+#define CHANNEL_GONE_MS 3000
 /* From our last word to the peer's end: a proxy or two pass it on, and a slow reader has some time. */
 #define CHANNEL_CLOSE_MS 30000
 /* A connection that was quiet for so long gives back what it keeps for speed. */

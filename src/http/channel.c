@@ -205,6 +205,16 @@ static int64_t channel_conn_check_keepalive(struct channel_conn *conn, int64_t n
     return now + (timeout < o->keepalive_ms ? timeout : o->keepalive_ms);
 }
 
+/* The peer has ended, and what it sent before waits for a paused channel. */
+static int64_t channel_conn_check_end(struct channel_conn *conn, int64_t now)
+{
+    int64_t due = conn->end_ms + CHANNEL_GONE_MS;
+
+    if (now >= due && (conn->in.n > 0 || channel_conn_stopped(conn)))
+        channel_conn_fail(conn, STATUS_UNAVAILABLE, "closed by the peer, with data that nobody took");
+    return now < due ? due : now + CHANNEL_GONE_MS;
+}
+
 static int64_t channel_conn_check_idle(struct channel_conn *conn, int64_t now)
 {
     int64_t due = conn->last_data_ms + conn->options.idle_timeout_ms;
@@ -239,6 +249,8 @@ static void channel_conn_on_timer(void *arg)
     } else {
         if (conn->options.keepalive_ms > 0)
             channel_conn_earlier(&due, channel_conn_check_keepalive(conn, now));
+        if (conn->end_ms > 0 && conn->state != CHANNEL_CLOSED && !conn->freed)
+            channel_conn_earlier(&due, channel_conn_check_end(conn, now));
         if (conn->options.idle_timeout_ms > 0 && conn->state != CHANNEL_CLOSED && !conn->freed)
             channel_conn_earlier(&due, channel_conn_check_idle(conn, now));
         if (conn->state != CHANNEL_CLOSED && now - conn->last_data_ms >= CHANNEL_TRIM_MS)
@@ -263,6 +275,8 @@ static void channel_conn_set_timer(struct channel_conn *conn)
             channel_conn_earlier(&delay, o->keepalive_ms);
         if (o->idle_timeout_ms > 0)
             channel_conn_earlier(&delay, o->idle_timeout_ms);
+        if (conn->end_ms > 0)
+            channel_conn_earlier(&delay, CHANNEL_GONE_MS);
         if (channel_conn_has_spare(conn))
             channel_conn_earlier(&delay, CHANNEL_TRIM_MS);
     }
@@ -312,7 +326,8 @@ static void channel_conn_pump(struct channel_conn *conn)
     if (conn->state == CHANNEL_FAREWELL)
         channel_conn_half_close(conn);
     bool read = conn->in.n == 0 && !channel_conn_stopped(conn);
-    stream_want(conn->stream, (read ? WATCH_READ : 0) | (conn->write_blocked ? WATCH_WRITE : 0));
+    unsigned want = read ? WATCH_READ : conn->end_ms == 0 ? WATCH_END : 0;
+    stream_want(conn->stream, want | (conn->write_blocked ? WATCH_WRITE : 0));
     channel_conn_set_timer(conn);
 }
 
@@ -332,7 +347,7 @@ static void channel_conn_on_event(void *arg, unsigned events)
     channel_conn_enter(conn);
     if (events & WATCH_WRITE)
         conn->write_blocked = false;
-    if (events & (WATCH_READ | WATCH_HANGUP))
+    if (events & (WATCH_READ | WATCH_HANGUP | WATCH_END))
         channel_conn_read(conn, events);
     channel_conn_want_pump(conn);
     channel_conn_leave(conn);

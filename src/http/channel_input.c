@@ -391,6 +391,8 @@ void channel_conn_read(struct channel_conn *conn, unsigned events)
     if (conn->in.n > 0 || channel_conn_stopped(conn)) {
         if (events & WATCH_HANGUP)
             channel_conn_fail(conn, STATUS_UNAVAILABLE, "the peer is gone");
+        else if ((events & WATCH_END) && conn->end_ms == 0)
+            conn->end_ms = clock_mono_ms();
         return;
     }
     conn->last_read_ms = clock_mono_ms();

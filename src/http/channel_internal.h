@@ -87,6 +87,7 @@ struct channel_conn {
     struct deferred pump;
     struct timer timer;
     int64_t last_read_ms, last_data_ms, ping_ms, farewell_ms;
+    int64_t end_ms;       /* when the peer's end was seen behind what is not read; 0: not */
     bool pinged;          /* and nothing came since */
     bool data_since_ping; /* staged */
     bool confirmed;       /* the peer has read all data that we sent: only then silence means anything */

@@ -60,6 +60,7 @@ void loop_free(struct loop *loop)
 static uint32_t loop_epoll_events(unsigned events)
 {
     return (events & WATCH_READ ? (uint32_t)EPOLLIN | (uint32_t)EPOLLRDHUP : 0u) |
+           (events & WATCH_END ? (uint32_t)EPOLLRDHUP : 0u) |
            (events & WATCH_WRITE ? (uint32_t)EPOLLOUT : 0u);
 }
 
@@ -270,6 +271,8 @@ static unsigned loop_watch_events(uint32_t events)
         out |= WATCH_WRITE;
     if (events & (EPOLLHUP | EPOLLERR))
         out |= WATCH_HANGUP;
+    if (events & (EPOLLRDHUP | EPOLLHUP))
+        out |= WATCH_END;
     return out;
 }
 

@@ -25,6 +25,7 @@ void loop_turn(struct loop *loop, int timeout_ms);
 #define WATCH_READ 1u
 #define WATCH_WRITE 2u
 #define WATCH_HANGUP 4u /* always reported: the peer is gone or the descriptor has an error */
+#define WATCH_END 8u    /* the peer has ended its way, though what it sent before may not have been read yet */
 struct watch {
     struct loop *loop; /* NULL when not started */
     int fd;            /* borrowed: stopping does not close it */

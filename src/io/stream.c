@@ -46,7 +46,7 @@ static void stream_fd_want(struct stream *s, unsigned events)
     if (f->read_fd == f->write_fd) {
         watch_set(&f->read_watch, events);
     } else {
-        watch_set(&f->read_watch, events & WATCH_READ);
+        watch_set(&f->read_watch, events & (WATCH_READ | WATCH_END));
         watch_set(&f->write_watch, events & WATCH_WRITE);
     }
 }

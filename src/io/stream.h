@@ -22,7 +22,7 @@ struct stream_ops {
 /* Embedded first in each kind of stream. */
 struct stream {
     const struct stream_ops *ops;
-    void (*on_event)(void *arg, unsigned events); /* WATCH_READ, WATCH_WRITE, WATCH_HANGUP */
+    void (*on_event)(void *arg, unsigned events); /* WATCH_READ, WATCH_WRITE, WATCH_HANGUP, WATCH_END */
     void *arg;
     char peer[64]; /* for log lines: "unix:pid=4711", "[::1]:5432" */
 };
@@ -52,7 +52,7 @@ static inline ssize_t stream_write(struct stream *s, const void *p, size_t n)
     struct iovec iov = { (void *)(uintptr_t)p, n };
     return s->ops->write(s, &iov, 1);
 }
-/* Which of WATCH_READ and WATCH_WRITE to report (0: only hang-up). Level-triggered. */
+/* Which of WATCH_READ, WATCH_WRITE and WATCH_END to report (0: only hang-up). Level-triggered. */
 static inline void stream_want(struct stream *s, unsigned events)
 {
     s->ops->want(s, events);

@@ -228,7 +228,7 @@ static void tls_update(struct tls_stream *t)
     }
     if (!t->lower_end && (!t->established || (t->want & WATCH_READ)) && !tls_readable(t))
         want |= WATCH_READ;
-    stream_want(t->lower, tls_closed(t) ? 0 : want);
+    stream_want(t->lower, tls_closed(t) ? 0 : want | (t->want & WATCH_END));
     if ((t->failed && !t->hangup_told) || ((t->want & WATCH_READ) && tls_readable(t)) ||
         ((t->want & WATCH_WRITE) && tls_writable(t)))
         deferred_start(t->loop, &t->poke, tls_on_poke, t);
@@ -290,7 +290,7 @@ static void tls_on_lower(void *arg, unsigned events)
     /* What is still inside must be readable before the owner hears that the connection is gone. */
     if (events & WATCH_HANGUP && t->established)
         told |= WATCH_HANGUP;
-    tls_tell(t, told);
+    tls_tell(t, told | (events & t->want & WATCH_END));
 }
 
 static void tls_on_timeout(void *arg)

@@ -289,6 +289,28 @@ static void test_gone_while_paused(void **state)
     }
 }
 
+/* It ends its way only: what it sent before may still be wanted, but not for ever. */
+static void test_end_while_paused(void **state)
+{
+    (void)state;
+    for (int resumed = 0; resumed < 2; resumed++) {
+        struct raw r = { 0 };
+        raw_open(&r, CHANNEL_WEBSOCKET);
+        channel_pause(r.pair.server.ears[0].channel, true);
+        put_frame(&r, 0x82, "\0input", 6);
+        raw_until(&r, r.sent == r.out.n);
+        shutdown(r.fd, SHUT_WR);
+        raw_settle(&r);
+        assert_false(r.pair.server.closed);
+        if (resumed)
+            channel_pause(r.pair.server.ears[0].channel, false);
+        raw_until(&r, r.pair.server.closed);
+        assert_int_equal(r.pair.server.ears[0].bytes, resumed ? 5 : 0);
+        assert_int_equal(r.pair.server.why.code, STATUS_UNAVAILABLE);
+        raw_close(&r);
+    }
+}
+
 static void test_goaway(void **state)
 {
     struct raw r = { 0 };
@@ -556,6 +578,7 @@ int main(void)
         cmocka_unit_test(test_window_ignored),
         cmocka_unit_test(test_many_paused),
         cmocka_unit_test(test_gone_while_paused),
+        cmocka_unit_test(test_end_while_paused),
         cmocka_unit_test(test_goaway),
         cmocka_unit_test(test_spdy_error),
         cmocka_unit_test(test_cut),
