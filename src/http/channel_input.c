@@ -216,10 +216,10 @@ static void channel_on_number(struct channel_conn *conn, uint8_t byte)
     buf_clear(&conn->base64);
     if (conn->options.close_signals && byte == CHANNEL_CLOSE_SIGNAL)
         conn->message = CHANNEL_MESSAGE_SIGNAL;
-    else if (number >= conn->options.channel_count)
-        channel_websocket_fault(conn, WEBSOCKET_POLICY_VIOLATION, "a message for a channel that there is not");
-    else
+    else if (number < conn->options.channel_count)
         conn->target = conn->numbers[number];
+    else /* as Kubernetes' servers do: client-go says the end of a channel so, also in versions that do not know of it */
+        log_debug("channels: connection to %s: a message for channel %zu, which there is not", conn->stream->peer, number);
 }
 
 static void channel_on_signal(struct channel_conn *conn, uint8_t number)

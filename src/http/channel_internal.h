@@ -75,7 +75,7 @@ struct channel_conn {
     size_t overfull; /* channels that hold more than their window */
     size_t paused;   /* channels */
     enum channel_message message;
-    struct channel *target; /* of the message; NULL: gone */
+    struct channel *target; /* of the message; NULL: gone, or never there */
     struct buf base64;      /* of the message, not yet decoded: less than one group */
     bool base64_ended;
     bool goaway; /* received */

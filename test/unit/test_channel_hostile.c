@@ -428,18 +428,17 @@ static void test_websocket_messages(void **state)
     struct raw r = { .pair.options.close_signals = true };
 
     (void)state;
-    expect_websocket_close(CHANNEL_WEBSOCKET, "\x03x", 2, 1008);       /* of three, 0 to 2 */
-    expect_websocket_close(CHANNEL_WEBSOCKET, "\xff\x03", 2, 1008);
+    expect_websocket_close(CHANNEL_WEBSOCKET, "\xff\x03", 2, 1008); /* of three, 0 to 2 */
     expect_websocket_close(CHANNEL_WEBSOCKET, "\xff", 1, 1002);
     expect_websocket_close(CHANNEL_WEBSOCKET, "\xff\x01\x02", 3, 1002);
-    expect_websocket_close(CHANNEL_WEBSOCKET_BASE64, "3aGk=", 5, 1008);
-    expect_websocket_close(CHANNEL_WEBSOCKET_BASE64, "/aGk=", 5, 1008);
     expect_websocket_close(CHANNEL_WEBSOCKET_BASE64, "0aG*=", 5, 1007);
     expect_websocket_close(CHANNEL_WEBSOCKET_BASE64, "0a", 2, 1007);
     expect_websocket_close(CHANNEL_WEBSOCKET_BASE64, "0aGk=aGk=", 9, 1007);
-    /* Harmless: an empty message, a number with nothing behind it, text instead of binary, a second end. */
+    /* Harmless: an empty message, a channel that there is not, a number with nothing behind it, text instead of binary, a
+     * second end. */
     raw_open(&r, CHANNEL_WEBSOCKET);
     put_frame(&r, 0x82, "", 0);
+    put_frame(&r, 0x82, "\x03x", 2);
     put_frame(&r, 0x82, "\x01", 1);
     put_frame(&r, 0x81, "\x01text", 5);
     put_frame(&r, 0x82, "\xff\x01", 2);
