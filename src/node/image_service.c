@@ -2,6 +2,7 @@
 /* runtime.v1.ImageService: the image store, shown as CRI wants it. */
 #include "image/image.h"
 #include "node/node.h"
+#include "node/stats.h"
 #include "rpc/pb.h"
 #include "text/json.h"
 
@@ -222,31 +223,85 @@ static void images_remove(void *context, struct rpc_call *call, const ProtobufCM
 
 /* ---- space ---- */
 
+/* One ImageFsInfo under way: the pods of this machine are asked how much they have written. */
+struct images_fs_call {
+    struct stats_ask ask;
+    struct rpc_call *call;
+};
+
+static void images_fs_on_cancel(void *arg)
+{
+    struct images_fs_call *c = arg;
+
+    stats_ask_cancel(&c->ask);
+    free(c);
+}
+
+static void images_fill_fs(struct arena *arena, const struct image_usage *usage, Runtime__V1__FilesystemUsage *out)
+{
+    runtime__v1__filesystem_usage__init(out);
+    out->timestamp = usage->timestamp_ns;
+    out->fs_id = ARENA_NEW(arena, Runtime__V1__FilesystemIdentifier);
+    runtime__v1__filesystem_identifier__init(out->fs_id);
+    out->fs_id->mountpoint = (char *)(uintptr_t)usage->mountpoint;
+    out->used_bytes = ARENA_NEW(arena, Runtime__V1__UInt64Value);
+    runtime__v1__uint64_value__init(out->used_bytes);
+    out->used_bytes->value = usage->bytes;
+    out->inodes_used = ARENA_NEW(arena, Runtime__V1__UInt64Value);
+    runtime__v1__uint64_value__init(out->inodes_used);
+    out->inodes_used->value = usage->inodes;
+}
+
+/* kubelet takes images and containers for split between two file systems when the mount points differ; it wants both named.
+ * A pod that did not answer counts with what it had last. */
+static void images_fs_on_asked(struct stats_ask *ask)
+{
+    struct images_fs_call *c = CONTAINER_OF(ask, struct images_fs_call, ask);
+    struct node *node = ask->node;
+    struct arena *arena = rpc_call_arena(c->call);
+    struct image_usage images, containers = { .timestamp_ns = clock_real_ns(), .mountpoint = node->layers_mountpoint };
+    struct strmap_iter it = { 0 };
+    Runtime__V1__ImageFsInfoResponse response = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
+    Runtime__V1__FilesystemUsage of_images, of_containers;
+    Runtime__V1__FilesystemUsage *image_list[] = { &of_images }, *container_list[] = { &of_containers };
+
+    while (strmap_next(&node->sandboxes, &it)) {
+        const struct sandbox *sandbox = it.value;
+        if (!sandbox->handler->local || sandbox->stats == NULL ||
+            sandbox->record->phase != INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
+            continue;
+        containers.bytes += sandbox->stats->layer_bytes;
+        containers.inodes += sandbox->stats->layer_inodes;
+    }
+    image_store_usage(node->images, &images);
+    images_fill_fs(arena, &images, &of_images);
+    images_fill_fs(arena, &containers, &of_containers);
+    response.n_image_filesystems = 1;
+    response.image_filesystems = image_list;
+    response.n_container_filesystems = 1;
+    response.container_filesystems = container_list;
+    rpc_reply(c->call, &response.base);
+    free(c);
+}
+
 static void images_fs_info(void *context, struct rpc_call *call, const ProtobufCMessage *request)
 {
     struct node *node = context;
-    struct image_usage usage;
-    Runtime__V1__ImageFsInfoResponse response = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
-    Runtime__V1__FilesystemUsage images = RUNTIME__V1__FILESYSTEM_USAGE__INIT;
-    Runtime__V1__FilesystemIdentifier id = RUNTIME__V1__FILESYSTEM_IDENTIFIER__INIT;
-    Runtime__V1__UInt64Value bytes = RUNTIME__V1__UINT64_VALUE__INIT, inodes = RUNTIME__V1__UINT64_VALUE__INIT;
-    Runtime__V1__FilesystemUsage *list[] = { &images };
+    struct images_fs_call *c = xcalloc(1, sizeof *c);
+    cleanup_free struct sandbox **local = xcalloc(node->sandboxes.count + 1, sizeof(struct sandbox *));
+    struct strmap_iter it = { 0 };
+    size_t count = 0;
 
     (void)request;
-    image_store_usage(node->images, &usage);
-    images.timestamp = usage.timestamp_ns;
-    id.mountpoint = (char *)(uintptr_t)usage.mountpoint;
-    images.fs_id = &id;
-    bytes.value = usage.bytes;
-    inodes.value = usage.inodes;
-    images.used_bytes = &bytes;
-    images.inodes_used = &inodes;
-    response.n_image_filesystems = 1;
-    response.image_filesystems = list;
-    /* Containers of this machine have their layers beside the images; kubelet wants the file system named. */
-    response.n_container_filesystems = 1;
-    response.container_filesystems = list;
-    rpc_reply(call, &response.base);
+    while (strmap_next(&node->sandboxes, &it)) {
+        struct sandbox *sandbox = it.value;
+        if (sandbox->handler->local && sandbox->record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
+            local[count++] = sandbox;
+    }
+    c->ask = (struct stats_ask){ .node = node, .on_done = images_fs_on_asked };
+    c->call = call;
+    rpc_call_on_cancel(call, images_fs_on_cancel, c);
+    stats_ask_start(&c->ask, local, count);
 }
 
 #define IMAGE_METHOD(rpc_name, input_name, output_name, function)                                                      \

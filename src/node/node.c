@@ -10,6 +10,7 @@
 #include "image/image.h"
 #include "interlink/interlink.h"
 #include "io/file.h"
+#include "io/mount.h"
 #include "io/tls.h"
 #include "node/container.h"
 #include "node/events.h"
@@ -328,6 +329,9 @@ static bool node_open(struct node *node, struct status *err)
     node->state = state_open(node->loop, o->state_dir, err);
     if (node->state == NULL || !dir_make(logs, 0700, err))
         return false;
+    struct mount_info mount;
+    mount_find(o->state_dir, &mount);
+    node->layers_mountpoint = xstrdup(mount.point);
     node->images = image_store_open(node->loop, &images, err);
     return node->images != NULL && node_load_identity(node, err) && node_start_handlers(node, err) && node_restore(node, err) &&
            node_start_relay(node, err) && node_start_streaming(node, err) && node_listen(node, err);
@@ -418,6 +422,7 @@ void node_stop(struct node *node)
     lists_free(&node->lists);
     free(node->handlers);
     free(node->relay_socket);
+    free(node->layers_mountpoint);
     free(node->pod_cidr);
     free(node);
 }

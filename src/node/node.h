@@ -117,6 +117,7 @@ struct node {
     void *on_shut_down_arg;
     struct lists lists;
     char *pod_cidr;                  /* what kubelet has said; "" */
+    char *layers_mountpoint;         /* of the file system that pods of this machine write to */
     char node_ip[46];                /* of pods that use this machine's network */
 };
 

@@ -265,9 +265,13 @@ void stats_ask_start(struct stats_ask *ask, struct sandbox *const *sandboxes, si
         timer_start(ask->node->loop, &ask->deadline, STATS_WAIT_MS, stats_ask_on_deadline, ask);
 }
 
-bool stats_known(const struct stats_ask *ask, const struct sandbox *sandbox, struct status *err)
+bool stats_known(const struct stats_ask *ask, struct sandbox *sandbox, struct status *err)
 {
     const struct stats *stats = sandbox->stats;
+
+    /* Once it is stopped nothing of it uses anything, whatever was measured a moment ago. */
+    if (sandbox->record->phase != INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
+        return sandbox_link(sandbox, err) != NULL;
 
     if (stats != NULL && stats->taken_ms != 0 && stats->taken_ms >= ask->began_ms - STATS_KEEP_MS &&
         (!ask->counters || stats->has_counters))

@@ -51,7 +51,7 @@ struct stats_ask {
 void stats_ask_start(struct stats_ask *ask, struct sandbox *const *sandboxes, size_t count);
 void stats_ask_cancel(struct stats_ask *ask);
 /* Once done: whether there are figures of this pod that are new enough for the ask. False: err says why not. */
-bool stats_known(const struct stats_ask *ask, const struct sandbox *sandbox, struct status *err);
+bool stats_known(const struct stats_ask *ask, struct sandbox *sandbox, struct status *err);
 
 /* ---- the handlers (stats_service.c) ---- */
 void stats_container(void *context, struct rpc_call *call, const ProtobufCMessage *request);

@@ -180,7 +180,7 @@ void stats_stream_metrics(void *context, struct rpc_call *call, const ProtobufCM
 
 /* ---- one ---- */
 
-static void stats_call_reply(struct stats_call *c, const struct sandbox *sandbox, const struct buf *item, const char *what)
+static void stats_call_reply(struct stats_call *c, struct sandbox *sandbox, const struct buf *item, const char *what)
 {
     struct status err = STATUS_INIT;
 
@@ -199,7 +199,7 @@ static void stats_call_reply(struct stats_call *c, const struct sandbox *sandbox
 static void stats_call_on_pod(struct stats_ask *ask)
 {
     struct stats_call *c = CONTAINER_OF(ask, struct stats_call, ask);
-    const struct sandbox *sandbox = strmap_get(&ask->node->sandboxes, c->id);
+    struct sandbox *sandbox = strmap_get(&ask->node->sandboxes, c->id);
 
     stats_call_reply(c, sandbox, sandbox != NULL && sandbox->stats != NULL ? &sandbox->stats->pod : NULL, "pod sandbox");
 }
