@@ -380,8 +380,6 @@
 #define STREAM_FORWARDS_MAX 256
 /* A request's name is the client's: kubectl counts. */
 #define STREAM_REQUEST_ID_MAX 256
-/* When serve ends: for the clients to be told. */
-#define STREAM_FAREWELL_MS 500
 
 /* ---- cli ---- */
 /* The configuration file, and crictl's input files. */

@@ -360,6 +360,8 @@ static void node_on_drained(void *arg)
 {
     struct node *node = arg;
 
+    if (--node->draining > 0)
+        return;
     timer_stop(&node->shutdown_timer);
     node->on_shut_down(node->on_shut_down_arg);
 }
@@ -386,6 +388,9 @@ void node_shutdown(struct node *node, void (*on_done)(void *arg), void *arg)
     while (strmap_next(&node->sandboxes, &it))
         sandbox_stop_waiting(it.value, &why);
     timer_start(node->loop, &node->shutdown_timer, NODE_SHUTDOWN_MS, node_on_shutdown_timeout, node);
+    node->draining = node->streaming != NULL ? 2 : 1;
+    if (node->streaming != NULL)
+        streaming_shutdown(node->streaming, &why, node_on_drained, node);
     rpc_server_shutdown(node->server, node_on_drained, node);
 }
 
@@ -398,7 +403,7 @@ void node_stop(struct node *node)
     timer_stop(&node->lease_timer);
     timer_stop(&node->shutdown_timer);
     listener_close(&node->listener);
-    streaming_stop(node->streaming); /* while the agents are within reach */
+    streaming_stop(node->streaming);
     rpc_server_free(node->server);
     relay_free(node->relay);
     while (strmap_next(&node->sandboxes, &it))

@@ -113,6 +113,7 @@ struct node {
     int64_t last_poll_ms;            /* monotonic: kubelet's last list call */
     struct timer lease_timer;
     struct timer shutdown_timer;
+    unsigned draining;               /* servers whose clients are still there */
     void (*on_shut_down)(void *arg); /* a shutdown is under way */
     void *on_shut_down_arg;
     struct lists lists;
@@ -123,8 +124,8 @@ struct node {
 
 /* Opens everything: store, images, handlers, relay, CRI socket; restores what was. NULL on failure. */
 struct node *node_start(struct loop *loop, const struct node_options *options, struct status *err);
-/* The beginning of the end: health says NOT_SERVING, no new connection is taken, event streams and calls that only wait
- * for a queue end with UNAVAILABLE, and calls under way have NODE_SHUTDOWN_MS to end by themselves. Then on_done, from the
+/* The beginning of the end: health says NOT_SERVING, no new connection is taken, event streams, calls that only wait
+ * for a queue, and streams of exec, attach and port-forward end with UNAVAILABLE, and calls under way have NODE_SHUTDOWN_MS to end by themselves. Then on_done, from the
  * loop, and node_stop is due. */
 void node_shutdown(struct node *node, void (*on_done)(void *arg), void *arg);
 /* The running pods stay as they are. NULL is fine. */

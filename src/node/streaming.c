@@ -26,7 +26,13 @@ struct streaming {
     struct stream_tokens tokens;
     struct list sessions; /* of stream_session.link */
     size_t session_count;
+    bool closing;
+    void (*on_drained)(void *arg); /* to be told, once */
+    void *drained_arg;
+    struct deferred drained;
 };
+
+static void streaming_check_drained(struct streaming *streaming);
 
 /* ---- the RPCs ---- */
 
@@ -166,6 +172,7 @@ void stream_session_done(struct stream_session *s)
     s->conn = NULL;
     list_remove(&s->link);
     s->streaming->session_count--;
+    streaming_check_drained(s->streaming);
 }
 
 static void stream_refused_data(void *arg, struct str piece)
@@ -257,8 +264,8 @@ static void streaming_serve(struct streaming *streaming, struct http_exchange *x
         http_replyf(x, 404, "%s", unknown);
         return;
     }
-    if (streaming->session_count >= STREAM_SESSIONS_MAX) {
-        http_replyf(x, 503, "%d streams are open already", STREAM_SESSIONS_MAX);
+    if (streaming->session_count >= STREAM_SESSIONS_MAX || streaming->closing) {
+        http_replyf(x, 503, streaming->closing ? "interlink-cri is being stopped" : "too many streams are open");
         return;
     }
     const struct stream_protocol *protocol = stream_upgrade_choose(x, kind);
@@ -384,17 +391,23 @@ struct streaming *streaming_start(struct node *node, struct status *err)
     return streaming;
 }
 
-/* Each client hears why its stream ends, if it takes that in time. */
-static void streaming_say_farewell(struct streaming *streaming)
+static void streaming_check_drained(struct streaming *streaming)
 {
-    int64_t end = clock_mono_ms() + STREAM_FAREWELL_MS;
-    struct status why = STATUS_INIT;
+    if (streaming->on_drained == NULL || !list_empty(&streaming->sessions))
+        return;
+    deferred_start(streaming->node->loop, &streaming->drained, streaming->on_drained, streaming->drained_arg);
+    streaming->on_drained = NULL;
+}
 
-    status_set(&why, STATUS_UNAVAILABLE, "the container runtime is being stopped");
+void streaming_shutdown(struct streaming *streaming, const struct status *why, void (*on_drained)(void *arg), void *arg)
+{
+    streaming->closing = true;
+    listener_close(&streaming->listener);
     for (LIST_EACH_SAFE(struct stream_session, s, &streaming->sessions, link))
-        s->ops->stop(s, &why);
-    while (!list_empty(&streaming->sessions) && clock_mono_ms() < end)
-        loop_turn(streaming->node->loop, STREAM_FAREWELL_MS / 10);
+        s->ops->stop(s, why);
+    streaming->on_drained = on_drained;
+    streaming->drained_arg = arg;
+    streaming_check_drained(streaming);
 }
 
 void streaming_stop(struct streaming *streaming)
@@ -402,7 +415,8 @@ void streaming_stop(struct streaming *streaming)
     if (streaming == NULL)
         return;
     listener_close(&streaming->listener);
-    streaming_say_farewell(streaming);
+    streaming->on_drained = NULL;
+    deferred_stop(&streaming->drained);
     while (!list_empty(&streaming->sessions)) {
         struct stream_session *s = CONTAINER_OF(streaming->sessions.next, struct stream_session, link);
         s->ops->free(s);

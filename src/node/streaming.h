@@ -21,7 +21,9 @@ struct streaming;
 
 /* By node->options->streaming; NULL on failure. */
 struct streaming *streaming_start(struct node *node, struct status *err);
-/* Tells the clients (turning the loop for at most STREAM_FAREWELL_MS), then ends every session. NULL is fine. */
+/* Takes no more clients and tells those that are there; on_drained, from the loop, once all have taken that in. */
+void streaming_shutdown(struct streaming *streaming, const struct status *why, void (*on_drained)(void *arg), void *arg);
+/* Ends what is left at once. NULL is fine. */
 void streaming_stop(struct streaming *streaming);
 
 /* The RPCs; node->streaming may be NULL: switched off. */
