@@ -134,6 +134,7 @@
 #include "agent/seccomp.c"
 #include "agent/seccomp_profile.c"
 #include "agent/security.c"
+#include "agent/lsm.c"
 #include "agent/cdi_spec.c"
 #include "agent/cdi.c"
 #include "agent/cgroup.c"

@@ -96,6 +96,7 @@ struct engine *engine_new(const struct engine_options *o, char reason[256], stru
     e->dir = xasprintf("%s/engine", o->job_dir);
     e->root = o->isolation.uid == 0 && !o->isolation.user;
     e->cdi_dirs = engine_split_dirs(&e->arena, o->cdi_dirs);
+    lsm_open(&e->lsm, "");
     gethostname(name, sizeof name - 1);
     e->hostname = xstrdup(name);
     cleanup_free char *run = xasprintf("%s/run", e->dir);
@@ -378,7 +379,7 @@ bool engine_exec(struct engine *e, const char *id, const char *bundle, pid_t ini
     if (io->tty)
         engine_add_term(&process);
     struct launch l = { .process = &process, .argv = argv, .io = io, .cgroups = &e->cgroups, .id = id, .init = init,
-                        .one_id = !e->root, .pod = &e->pod,
+                        .one_id = !e->root, .pod = &e->pod, .lsm = &e->lsm,
                         /* Else its mount namespace says whose it is. */
                         .bundle = e->ops == &engine_host && !e->isolation.mount ? bundle : NULL };
     return launch_process(&l, pid, err);

@@ -87,7 +87,7 @@ static bool crun_stage(void *arg, size_t index, const char *host_path, bool crea
     const Runtime__V1__Mount *m = index < in->create->config->n_mounts ? in->create->config->mounts[index] : NULL;
 
     if (m != NULL && image_volume_wanted(m))
-        return image_volume_stage(in->create, index, in->engine->isolation.user, &in->engine->pod, out, err);
+        return image_volume_stage(in->create, index, in->root, out, err);
     return rootfs_stage(in->create->bundle, index, host_path, in->engine->isolation.host_mount_fd, create, propagation, out, err) &&
            (m == NULL || crun_map_stage(in, m, index, buf_cstr(out), err));
 }
@@ -106,8 +106,13 @@ static bool crun_prepare(struct engine *e, const struct engine_create *c, const 
 {
     cleanup_free char *root = xasprintf("%s/rootfs", c->bundle);
     struct buf limits cleanup_buf = BUF_INIT;
+    struct cdi_edits cdi;
+    struct lsm_choice labels;
 
-    if (!rootfs_make(c->bundle, c->layers, c->layer_count, e->isolation.user, &e->pod, err))
+    if (!lsm_choose(&e->lsm, c->config, c->sandbox, e->root, &s->arena, &labels, note, err))
+        return false;
+    const struct rootfs_options how = { .userns = e->isolation.user, .pod = &e->pod, .label = labels.mount };
+    if (!rootfs_make(c->bundle, c->layers, c->layer_count, &how, err))
         return false;
     /* libcrun, then the pod's root and a stranger to our folders, looks for "rootfs" where it is. */
     if (e->pod.on && chmod(c->bundle, 0711) < 0)
@@ -115,8 +120,8 @@ static bool crun_prepare(struct engine *e, const struct engine_create *c, const 
     cleanup_close int root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0)
         return status_errno(err, "cannot open %s", root);
-    struct cdi_edits cdi;
-    struct spec_input in = { .engine = e, .create = c, .facts = facts, .root_fd = root_fd, .cdi = &cdi, .stage = crun_stage };
+    struct spec_input in = { .engine = e, .create = c, .facts = facts, .root = &how, .root_fd = root_fd, .labels = &labels, .cdi = &cdi,
+                             .stage = crun_stage };
     in.arg = &in;
     if (!cdi_collect(c->config, e->cdi_dirs, &s->arena, &cdi, err) || !crun_check_root(root_fd, err) ||
         !spec_process(&in, s, note, err) || !spec_mounts(&in, s, err) ||
@@ -138,7 +143,7 @@ static bool crun_create(struct engine *e, const struct engine_create *c, struct 
 
     security_facts_fill(&facts, &e->isolation, e->root, true, e->cgroups.devices);
     facts.pod = e->pod.on ? &e->pod : NULL;
-    if (!security_check(&facts, c->config, c->sandbox, &note, err))
+    if (!security_check(&facts, c->config, c->sandbox, err))
         return false;
     if (!crun_prepare(e, c, &facts, &s, &note, err)) {
         cgroup_remove(&e->cgroups, c->id, &ignored);

@@ -74,9 +74,10 @@ static bool host_prepare(struct engine *e, const struct engine_create *c, const 
     struct buf limits cleanup_buf = BUF_INIT;
     cleanup_close int root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     struct cdi_edits cdi;
-    struct spec_input in = { .engine = e, .create = c, .facts = facts, .root_fd = root_fd, .cdi = &cdi };
+    struct lsm_choice labels;
+    struct spec_input in = { .engine = e, .create = c, .facts = facts, .root_fd = root_fd, .labels = &labels, .cdi = &cdi };
 
-    if (!cdi_collect(c->config, e->cdi_dirs, &s->arena, &cdi, err) || !spec_process(&in, s, note, err))
+    if (!lsm_choose(&e->lsm, c->config, c->sandbox, e->root, &s->arena, &labels, note, err) || !cdi_collect(c->config, e->cdi_dirs, &s->arena, &cdi, err) || !spec_process(&in, s, note, err))
         return false;
     s->process.binds = ARENA_ARRAY(&s->arena, struct process_bind, c->config->n_mounts);
     for (size_t i = 0; i < c->config->n_mounts; i++)
@@ -103,7 +104,7 @@ static bool host_create(struct engine *e, const struct engine_create *c, struct 
     struct status ignored;
 
     security_facts_fill(&facts, &e->isolation, e->root, false, e->cgroups.devices);
-    if (!security_check(&facts, c->config, c->sandbox, &note, err))
+    if (!security_check(&facts, c->config, c->sandbox, err))
         return false;
     if (!host_prepare(e, c, &facts, &s, &note, err)) {
         cgroup_remove(&e->cgroups, c->id, &ignored);
@@ -127,6 +128,7 @@ static bool host_start(struct engine *e, const char *id, const char *bundle, con
                         .id = id,
                         .one_id = !e->root,
                         .own_mounts = e->isolation.mount,
+                        .lsm = &e->lsm,
                         .bundle = bundle };
     return launch_process(&l, pid, err);
 }

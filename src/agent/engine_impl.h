@@ -5,6 +5,7 @@
 
 #include "agent/cgroup.h"
 #include "agent/engine.h"
+#include "agent/lsm.h"
 #include "agent/podns.h"
 
 struct engine_ops {
@@ -29,6 +30,7 @@ struct engine {
     char *hostname; /* owned; of the pod */
     struct arena arena; /* of what follows */
     const char *const *cdi_dirs; /* NULL-terminated */
+    struct lsm lsm;
     bool root;      /* uid 0 of the machine: several ids, devices, cgroups */
 };
 

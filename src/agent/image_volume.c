@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/image_volume.h"
 
-#include "agent/rootfs.h"
 #include "io/file.h"
 
 #include <fcntl.h>
@@ -54,7 +53,7 @@ static int image_volume_open(const char *root, const char *sub_path, bool *is_di
     return -1;
 }
 
-bool image_volume_stage(const struct engine_create *create, size_t index, bool userns, const struct podns *pod, struct buf *out,
+bool image_volume_stage(const struct engine_create *create, size_t index, const struct rootfs_options *options, struct buf *out,
                         struct status *err)
 {
     const struct engine_image_volume *volume = image_volume_find(create, index);
@@ -67,7 +66,7 @@ bool image_volume_stage(const struct engine_create *create, size_t index, bool u
     if (volume == NULL)
         return status_set(err, STATUS_INVALID_ARGUMENT, "image: its layers are not named");
     if (!image_volume_check_sub_path(sub_path, err) || !dir_make(dir, 0700, err) ||
-        !rootfs_make(dir, volume->layers, volume->layer_count, userns, pod, err))
+        !rootfs_make(dir, volume->layers, volume->layer_count, options, err))
         return false;
     cleanup_close int fd = image_volume_open(root, sub_path, &is_dir, err);
     if (fd < 0)

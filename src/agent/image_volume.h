@@ -4,7 +4,7 @@
 #define AGENT_IMAGE_VOLUME_H
 
 #include "agent/engine.h"
-#include "agent/podns.h"
+#include "agent/rootfs.h"
 
 static inline bool image_volume_wanted(const Runtime__V1__Mount *mount)
 {
@@ -12,9 +12,9 @@ static inline bool image_volume_wanted(const Runtime__V1__Mount *mount)
 }
 
 /* Puts the layers together below <bundle>/volumes and takes what image_sub_path names as a mount, whose path is appended to
- * `out`. Its owners are the pod's, as in the container's own image (rootfs_make). Links in the image are followed as if its root were the machine's: nothing outside can be reached. INVALID_ARGUMENT
- * for a path that tries, NOT_FOUND for one that is not there. Worker. */
-bool image_volume_stage(const struct engine_create *create, size_t index, bool userns, const struct podns *pod, struct buf *out,
+ * `out`. `options`: as for the container's own image. Links in the image are followed as if its root were the machine's: nothing
+ * outside can be reached. INVALID_ARGUMENT for a path that tries, NOT_FOUND for one that is not there. Worker. */
+bool image_volume_stage(const struct engine_create *create, size_t index, const struct rootfs_options *options, struct buf *out,
                         struct status *err);
 
 #endif

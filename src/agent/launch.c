@@ -69,6 +69,13 @@ static bool launch_join_pod(const struct podns *pod, struct launch_failure *f)
     return userns_join(pod->user_fd, &err) || launch_failed(f, "join the pod's user namespace");
 }
 
+/* Through our own /proc: the container's may be made up. */
+static bool launch_labels(const struct launch *l, struct launch_failure *f)
+{
+    return l->lsm == NULL || lsm_set_exec(l->lsm, l->process->apparmor, l->process->selinux) ||
+           launch_failed(f, "set the AppArmor profile or SELinux label");
+}
+
 static bool launch_join(const struct launch *l, const struct launch_fds *fds, struct launch_failure *f)
 {
     if (fds->cgroup >= 0 && setns(fds->cgroup, CLONE_NEWCGROUP) < 0)
@@ -225,7 +232,7 @@ static void launch_child(const struct launch *l, struct launch_fds *fds)
     struct launch_failure f;
 
     memset(&f, 0, sizeof f);
-    bool ok = launch_score(p, &f) && (l->io->tty || launch_stdio(l, fds, &f)) && launch_join(l, fds, &f) &&
+    bool ok = launch_labels(l, &f) && launch_score(p, &f) && (l->io->tty || launch_stdio(l, fds, &f)) && launch_join(l, fds, &f) &&
               (!l->own_mounts || launch_bind(p, &f));
     if (ok && setsid() < 0)
         ok = launch_failed(&f, "make a session");

@@ -6,6 +6,7 @@
 
 #include "agent/cgroup.h"
 #include "agent/engine.h"
+#include "agent/lsm.h"
 #include "agent/podns.h"
 #include "agent/process.h"
 
@@ -18,6 +19,7 @@ struct launch {
     pid_t init;     /* whose mount, PID and cgroup namespaces to join; 0: none */
     const struct podns *pod; /* the pod's user namespace, if it has one of its own; NULL: none */
     bool one_id;    /* in a user namespace with one id only, or no root at all: ids cannot be changed */
+    const struct lsm *lsm; /* NULL: no profiles and labels */
     bool own_mounts; /* make a mount namespace for it and the process's binds */
     const char *bundle; /* where to remember it (track.h); NULL: it is known by its namespaces */
 };

@@ -53,6 +53,8 @@ bool process_write(const struct process *p, const char *bundle, struct status *e
     process_put_strings(&b, p->env);
     process_put_bytes(&b, p->cwd, strlen(p->cwd));
     process_put_bytes(&b, p->seccomp, p->seccomp_size);
+    process_put_bytes(&b, p->apparmor, strlen(p->apparmor));
+    process_put_bytes(&b, p->selinux, strlen(p->selinux));
     for (size_t i = 0; i < p->bind_count; i++) {
         process_put_bytes(&b, p->binds[i].source, strlen(p->binds[i].source));
         process_put_bytes(&b, p->binds[i].target, strlen(p->binds[i].target));
@@ -129,6 +131,8 @@ bool process_read(struct process *p, const char *bundle, struct status *err)
     char *filter = process_get_bytes(&r, &p->seccomp_size);
     /* The arena aligns for any type, which struct sock_filter needs. */
     p->seccomp = p->seccomp_size > 0 ? (uint8_t *)filter : NULL;
+    p->apparmor = process_get_bytes(&r, NULL);
+    p->selinux = process_get_bytes(&r, NULL);
     if (r.bad || p->bind_count > r.rest.n)
         p->bind_count = 0;
     p->binds = ARENA_ARRAY(&p->arena, struct process_bind, p->bind_count);

@@ -28,6 +28,7 @@ struct process {
     uint8_t *seccomp;         /* struct sock_filter[]; NULL: no filter */
     size_t seccomp_size;
     uint32_t seccomp_flags;
+    char *apparmor, *selinux; /* a profile and a label (lsm.h); "": none */
     struct process_bind *binds; /* host engine only */
     size_t bind_count;
 };

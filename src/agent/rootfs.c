@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/rootfs.h"
 
+#include "agent/lsm.h"
 #include "image/unpack.h"
 #include "io/file.h"
 
@@ -188,7 +189,7 @@ static void rootfs_unlink_layers(const char *bundle)
 }
 
 /* False with errno. Paths in the options are relative to the bundle, where the caller is. */
-static bool rootfs_mount_overlay(size_t count, bool userxattr)
+static bool rootfs_mount_overlay(size_t count, bool userxattr, const char *label)
 {
     /* "volatile" (Linux 5.10) spares a sync of the whole upper file system at unmount; "userxattr" (5.11) makes overlayfs
      * usable in a user namespace. Older kernels refuse unknown options, some distributions' allow user mounts without. */
@@ -199,6 +200,8 @@ static bool rootfs_mount_overlay(size_t count, bool userxattr)
     for (size_t i = count; i-- > 0;)
         buf_printf(&options, "l/%zu%s", i, i > 0 ? ":" : "");
     buf_printf(&options, ",upperdir=upper,workdir=work%s", userxattr ? ",userxattr" : "");
+    if (*label != '\0')
+        buf_printf(&options, ",context=\"%s\"", label);
     size_t length = options.n;
     for (const char *const *extra = extras; *extra != NULL; extra++) {
         options.n = length;
@@ -241,9 +244,10 @@ static bool rootfs_copy_root(const char *layer, const struct podns *pod, struct 
     return chmod("upper", st.st_mode & 07777) == 0 || status_errno(err, "cannot prepare the root folder");
 }
 
-bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, bool userns, const struct podns *pod,
+bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, const struct rootfs_options *options,
                  struct status *err)
 {
+    const struct podns *pod = options->pod;
     static const char *const folders[] = { "rootfs", "upper", "work" };
     cleanup_free char *root = xasprintf("%s/rootfs", bundle);
     struct unpacked unpacked;
@@ -258,15 +262,16 @@ bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_cou
         if (mkdir(folders[i], 0755) < 0 && errno != EEXIST)
             ok = status_errno(err, "cannot make %s/%s", bundle, folders[i]);
     ok = ok && rootfs_copy_root(layers[layer_count - 1], pod, err);
-    bool mounted = false, userxattr = userns;
-    if (ok && rootfs_layers_fit_overlay(layers, layer_count, userns, &userxattr)) {
-        mounted = rootfs_mount_overlay(layer_count, userxattr);
+    bool mounted = false, userxattr = options->userns;
+    if (ok && rootfs_layers_fit_overlay(layers, layer_count, options->userns, &userxattr)) {
+        mounted = rootfs_mount_overlay(layer_count, userxattr, options->label);
         if (!mounted)
             log_info("overlayfs is refused at %s (%s): the image is copied", bundle, strerror(errno));
     }
     rootfs_unlink_layers(bundle);
     if (ok && !mounted)
         ok = unpack_rootfs_copy(layers, layer_count, root, &unpacked, err) &&
+             (*options->label == '\0' || lsm_relabel(root, root, options->label, err)) &&
              (!pod->on || rootfs_mount_mapped(root, root, pod, err));
     if (here >= 0 && fchdir(here) < 0)
         log_debug("cannot return to the working directory");

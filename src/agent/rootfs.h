@@ -21,9 +21,14 @@
 
 /* A place for what is mounted as the container's mount `index`, a folder or a file: <bundle>/mounts/<index>, which the caller frees. */
 char *rootfs_stage_point(const char *bundle, size_t index, bool is_dir, struct status *err);
-/* Makes <bundle>/rootfs. `userns`: in a user namespace of ours. `pod`: its files are to have the owners that the pod's user
- * namespace gives them, if it has one of its own; FAILED_PRECONDITION when its file system cannot do that. */
-bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, bool userns, const struct podns *pod,
+struct rootfs_options {
+    bool userns;             /* in a user namespace of ours */
+    /* Its files are to have the owners that the pod's user namespace gives them, if it has one of its own. */
+    const struct podns *pod;
+    const char *label;       /* SELinux's, of all its files; "": none */
+};
+/* Makes <bundle>/rootfs. FAILED_PRECONDITION when the file system cannot map owners. */
+bool rootfs_make(const char *bundle, const char *const *layers, size_t layer_count, const struct rootfs_options *options,
                  struct status *err);
 /* Unmounts what rootfs_make and rootfs_stage mounted. True also when there was nothing. */
 bool rootfs_unmount(const char *bundle, struct status *err);

@@ -2,7 +2,6 @@
 #include "agent/security.h"
 
 #include "agent/image_volume.h"
-#include "io/file.h"
 
 #include <linux/capability.h>
 #include <sys/syscall.h>
@@ -57,18 +56,13 @@ void security_facts_fill(struct security_facts *f, const struct isolation *isola
 {
     struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
     struct __user_cap_data_struct data[2] = { { 0, 0, 0 }, { 0, 0, 0 } };
-    struct buf apparmor cleanup_buf = BUF_INIT;
-    struct status ignored;
 
     syscall(SYS_capget, &header, data);
     *f = (struct security_facts){ .isolation = isolation,
                                   .root = root,
                                   .containers = containers,
                                   .device_rules = device_rules,
-                                  .available = data[0].permitted | (uint64_t)data[1].permitted << 32,
-                                  .selinux = access("/sys/fs/selinux/enforce", F_OK) == 0 };
-    f->apparmor = file_read("/sys/module/apparmor/parameters/enabled", 16, &apparmor, &ignored) && apparmor.n > 0 &&
-                  apparmor.p[0] == 'Y';
+                                  .available = data[0].permitted | (uint64_t)data[1].permitted << 32 };
 }
 
 static void security_note(struct buf *note, const char *text)
@@ -238,28 +232,6 @@ static bool security_check_namespaces(const struct security_facts *f, const Runt
     return security_check_pid(f, n, err);
 }
 
-static bool security_check_labels(const struct security_facts *f, const Runtime__V1__LinuxContainerSecurityContext *s,
-                                  struct buf *note, struct status *err)
-{
-    const Runtime__V1__SELinuxOption *se = s->selinux_options;
-    bool confined = false;
-
-    if (se != NULL && (*se->user != '\0' || *se->role != '\0' || *se->type != '\0' || *se->level != '\0')) {
-        if (f->selinux)
-            return security_refuse(err, SECURITY_CONTEXT "selinux_options", "SELinux labels cannot be set by this engine");
-        security_note(note, SECURITY_CONTEXT "selinux_options mean nothing: SELinux is off on this machine");
-    }
-    if (s->apparmor != NULL)
-        confined = s->apparmor->profile_type == RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
-    else
-        confined = str_starts(s->apparmor_profile, "localhost/");
-    if (confined && !s->privileged)
-        return security_refuse(err, SECURITY_CONTEXT "apparmor",
-                               f->apparmor ? "AppArmor profiles cannot be set by this engine"
-                                           : "AppArmor is off on this machine");
-    return true;
-}
-
 #pragma GCC diagnostic pop
 
 static bool security_check_image_mount(const struct security_facts *f, const Runtime__V1__Mount *m, size_t index,
@@ -279,8 +251,7 @@ static bool security_check_image_mount(const struct security_facts *f, const Run
     return true;
 }
 
-static bool security_check_mount(const struct security_facts *f, const Runtime__V1__Mount *m, size_t index, struct buf *note,
-                                 struct status *err)
+static bool security_check_mount(const struct security_facts *f, const Runtime__V1__Mount *m, size_t index, struct status *err)
 {
     static const char *const allowed[] = { "noexec", "nodev", "nosuid" };
     struct userns_map map;
@@ -298,9 +269,6 @@ static bool security_check_mount(const struct security_facts *f, const Runtime__
                           f->root ? "and the host engine makes plain ones only" : "and this job runs without");
     if (mapped && m->image != NULL && *m->image->image != '\0' && (f->pod == NULL || !userns_maps_equal(&map, &f->pod->map)))
         return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: of an image they must be those of the pod", index);
-    if (m->selinux_relabel && f->selinux)
-        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].selinux_relabel: this engine cannot relabel files",
-                          index);
     if (m->recursive_read_only && (!m->readonly || m->propagation != RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_PRIVATE))
         return status_set(err, STATUS_INVALID_ARGUMENT,
                           "mounts[%zu].recursive_read_only: needs readonly and PROPAGATION_PRIVATE", index);
@@ -314,8 +282,6 @@ static bool security_check_mount(const struct security_facts *f, const Runtime__
             return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].mount_options: \"%.40s\" is not one of noexec, nodev, nosuid",
                               index, m->mount_options[i]);
     }
-    if (m->selinux_relabel && strstr(buf_cstr(note), "selinux_relabel") == NULL)
-        log_debug("selinux_relabel of %s: SELinux is off", m->container_path);
     return true;
 }
 
@@ -332,14 +298,14 @@ static bool security_check_privileged(const struct security_facts *f, const Runt
 }
 
 bool security_check(const struct security_facts *f, const Runtime__V1__ContainerConfig *config,
-                    const Runtime__V1__PodSandboxConfig *sandbox, struct buf *note, struct status *err)
+                    const Runtime__V1__PodSandboxConfig *sandbox, struct status *err)
 {
     const Runtime__V1__LinuxContainerSecurityContext *s = config->linux == NULL ? NULL : config->linux->security_context;
 
     if (config->windows != NULL)
         return security_refuse(err, "windows", "this is Linux");
     for (size_t i = 0; i < config->n_mounts; i++)
-        if (!security_check_mount(f, config->mounts[i], i, note, err))
+        if (!security_check_mount(f, config->mounts[i], i, err))
             return false;
     if (!podns_check_container(sandbox, s == NULL ? NULL : s->namespace_options, err))
         return false;
@@ -357,7 +323,7 @@ bool security_check(const struct security_facts *f, const Runtime__V1__Container
                           (int)s->supplemental_groups_policy);
     if (s->namespace_options != NULL && !security_check_namespaces(f, s->namespace_options, err))
         return false;
-    return security_check_labels(f, s, note, err);
+    return true;
 }
 
 /* ---- users ---- */

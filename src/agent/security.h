@@ -19,15 +19,14 @@ struct security_facts {
     bool containers;   /* the engine has namespaces and mounts (crun), or not (host) */
     bool device_rules; /* access to device nodes can be restricted by cgroups */
     uint64_t available; /* capabilities of this process, as bits by number */
-    bool selinux, apparmor; /* switched on here */
 };
 void security_facts_fill(struct security_facts *f, const struct isolation *isolation, bool root, bool containers,
                          bool device_rules);
 
-/* Checks every field that has to do with security, namespaces, devices and mounts' options. `note`: what is left out
- * because it means nothing here. FAILED_PRECONDITION, INVALID_ARGUMENT. */
+/* Checks every field that has to do with security, namespaces and mounts' options; lsm.h: profiles and labels.
+ * FAILED_PRECONDITION, INVALID_ARGUMENT. */
 bool security_check(const struct security_facts *f, const Runtime__V1__ContainerConfig *config,
-                    const Runtime__V1__PodSandboxConfig *sandbox, struct buf *note, struct status *err);
+                    const Runtime__V1__PodSandboxConfig *sandbox, struct status *err);
 /* Whether a user (already resolved) can be had. Groups that only the image's /etc/group adds and that cannot be had are
  * taken out of it, which the note says. */
 bool security_check_user(const struct security_facts *f, const Runtime__V1__ContainerConfig *config, struct user *user,

@@ -60,6 +60,10 @@ static void spec_write_process(struct json_writer *w, const struct process *p)
     spec_write_capabilities(w, "ambient", p->ambient);
     json_write_end(w);
     json_write_member_bool(w, "noNewPrivileges", p->no_new_privs);
+    if (*p->apparmor != '\0')
+        json_write_member_string(w, "apparmorProfile", p->apparmor);
+    if (*p->selinux != '\0')
+        json_write_member_string(w, "selinuxLabel", p->selinux);
     if (p->has_oom_score_adj)
         json_write_member_i64(w, "oomScoreAdj", p->oom_score_adj);
     json_write_end(w);
@@ -227,6 +231,8 @@ void spec_write(const struct spec *s, const char *root_path, struct buf *json)
     json_write_end(&w);
     if (s->device_count > 0)
         spec_write_devices(&w, s);
+    if (*s->mount_label != '\0')
+        json_write_member_string(&w, "mountLabel", s->mount_label);
     if (*s->propagation != '\0')
         json_write_member_string(&w, "rootfsPropagation", s->propagation);
     spec_write_strings(&w, "maskedPaths", s->masked, s->masked_count);

@@ -16,6 +16,7 @@
 
 #include "agent/cdi.h"
 #include "agent/engine_impl.h"
+#include "agent/rootfs.h"
 #include "agent/process.h"
 #include "agent/security.h"
 
@@ -44,6 +45,7 @@ struct spec {
     struct cgroup_device *rules; /* device nodes that may be used */
     size_t rule_count;
     bool all_devices; /* no restriction */
+    const char *mount_label; /* SELinux's, of all its files; "": none */
     const char *propagation; /* of the root: "", "rslave" or "rshared" */
     bool readonly_root;
     bool new_pid;
@@ -60,7 +62,9 @@ struct spec_input {
     const struct engine *engine;
     const struct engine_create *create;
     const struct security_facts *facts;
+    const struct rootfs_options *root; /* how it was made */
     int root_fd; /* the container's root */
+    const struct lsm_choice *labels; /* NULL: none */
     const struct cdi_edits *cdi; /* what its CDI devices add; NULL: none */
     /* Makes a host path ready to be mounted and appends where it is then (rootfs_stage). */
     bool (*stage)(void *arg, size_t index, const char *host_path, bool create, Runtime__V1__MountPropagation propagation,

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/image_volume.h"
 #include "agent/spec.h"
 
 #include <linux/mount.h>
@@ -142,7 +143,7 @@ static void spec_mount_kernel(const struct spec_input *in, struct spec *out)
 }
 
 /* Files that all containers of the pod see. Read-only when the root is. */
-static void spec_mount_pod(const struct spec_input *in, struct spec *out)
+static bool spec_mount_pod(const struct spec_input *in, struct spec *out, struct status *err)
 {
     static const char *const files[][2] = {
         { "/etc/hostname", "hostname" }, { "/etc/hosts", "hosts" }, { "/etc/resolv.conf", "resolv.conf" }
@@ -151,12 +152,17 @@ static void spec_mount_pod(const struct spec_input *in, struct spec *out)
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         char *source = arena_printf(&out->arena, "%s/%s", in->engine->dir, files[i][1]);
         /* Not there until the pod has been configured. */
-        if (access(source, F_OK) == 0)
-            spec_mount_default(in, out, files[i][0], "bind", source, out->readonly_root ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
+        if (access(source, F_OK) < 0)
+            continue;
+        if (*out->mount_label != '\0' && !lsm_relabel(source, source, out->mount_label, err))
+            return false;
+        spec_mount_default(in, out, files[i][0], "bind", source, out->readonly_root ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
     }
-    spec_mount_default(in, out, "/dev/shm", "bind",
-                       in->facts->isolation->host_ipc ? "/dev/shm" : arena_printf(&out->arena, "%s/shm", in->engine->dir),
-                       "rbind,rprivate,rw");
+    const char *shm = in->facts->isolation->host_ipc ? "/dev/shm" : arena_printf(&out->arena, "%s/shm", in->engine->dir);
+    if (*out->mount_label != '\0' && !in->facts->isolation->host_ipc && !lsm_relabel(shm, shm, out->mount_label, err))
+        return false;
+    spec_mount_default(in, out, "/dev/shm", "bind", shm, "rbind,rprivate,rw");
+    return true;
 }
 
 static bool spec_mount_own(const struct spec_input *in, struct spec *out, size_t index, struct status *err)
@@ -170,6 +176,9 @@ static bool spec_mount_own(const struct spec_input *in, struct spec *out, size_t
         return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].recursive_read_only: needs Linux 5.12", index);
     /* A missing folder is made, as containerd does it; but not in the place of files that were brought from elsewhere. */
     if (!in->stage(in->arg, index, elsewhere ? sources[index] : m->host_path, !elsewhere, m->propagation, &source, err))
+        return status_prefix(err, "mounts[%zu]", index);
+    if (m->selinux_relabel && *out->mount_label != '\0' && !image_volume_wanted(m) &&
+        !lsm_relabel(m->host_path, buf_cstr(&source), out->mount_label, err))
         return status_prefix(err, "mounts[%zu]", index);
     struct spec_mount *to = spec_mount_add(out, spec_clean_path(&out->arena, m->container_path), "bind",
                                            arena_strndup(&out->arena, (const char *)source.p, source.n), "rbind");
@@ -226,7 +235,8 @@ bool spec_mounts(const struct spec_input *in, struct spec *out, struct status *e
     }
     spec_mount_kernel(in, out);
     size_t kernel = out->mount_count;
-    spec_mount_pod(in, out);
+    if (!spec_mount_pod(in, out, err))
+        return false;
     for (size_t i = 0; i < c->n_mounts; i++)
         if (!spec_mount_own(in, out, i, err))
             return false;

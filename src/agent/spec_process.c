@@ -284,6 +284,9 @@ bool spec_process(const struct spec_input *in, struct spec *out, struct buf *not
     out->process.ambient = caps.ambient;
     out->process.no_new_privs = s != NULL && s->no_new_privs;
     out->process.tty = in->create->config->tty;
+    out->process.apparmor = arena_strdup(&out->arena, in->labels != NULL ? in->labels->apparmor : "");
+    out->process.selinux = arena_strdup(&out->arena, in->labels != NULL ? in->labels->selinux : "");
+    out->mount_label = arena_strdup(&out->arena, in->labels != NULL ? in->labels->mount : "");
     spec_namespaces(in, out);
     return spec_seccomp(in, out, err) && spec_score(in, out, err);
 }

@@ -77,6 +77,8 @@ struct world {
     struct status err;
     const char *stage_error;
     struct cdi_edits cdi;
+    struct lsm lsm;
+    struct lsm_choice labels;
     const char *cdi_dirs[2]; /* NULL: none */
     struct arena kept;       /* what lives as long as the world */
 };
@@ -100,6 +102,7 @@ static struct world *world_new(bool root)
                                               .uid = root ? 0 : 1001, .gid = root ? 0 : 1001, .uids = root ? UINT32_MAX : 1,
                                               .gids = root ? UINT32_MAX : 1, .host_mount_fd = -1 };
     w->engine.root = root;
+    w->lsm.root = "";
     w->engine.dir = fixture.dir;
     w->engine.hostname = (char *)(uintptr_t) "pod-name";
     w->engine.cgroups.mode = root ? CGROUP_V1 : CGROUP_NONE;
@@ -117,7 +120,7 @@ static struct world *world_new(bool root)
     w->create = (struct engine_create){ .id = "abc", .bundle = "/bundle", .config = &w->config, .sandbox = &w->sandbox,
                                         .image = &w->image };
     w->in = (struct spec_input){ .engine = &w->engine, .create = &w->create, .facts = &w->facts, .root_fd = fixture.root_fd,
-                                 .cdi = &w->cdi, .stage = stage, .arg = w };
+                                 .labels = &w->labels, .cdi = &w->cdi, .stage = stage, .arg = w };
     return w;
 }
 
@@ -144,7 +147,8 @@ static const struct json *convert(struct world *w)
 
     world_clear(w);
     if (!cdi_collect(w->create.config, dirs, &w->spec.arena, &w->cdi, &w->err) ||
-        !security_check(&w->facts, w->create.config, w->create.sandbox, &w->note, &w->err) ||
+        !security_check(&w->facts, w->create.config, w->create.sandbox, &w->err) ||
+        !lsm_choose(&w->lsm, w->create.config, w->create.sandbox, w->engine.root, &w->spec.arena, &w->labels, &w->note, &w->err) ||
         !spec_process(&w->in, &w->spec, &w->note, &w->err) || !spec_mounts(&w->in, &w->spec, &w->err) ||
         !spec_devices(&w->in, &w->spec, &w->err))
         return NULL;

@@ -285,11 +285,9 @@ static void test_refusals(void **state)
     w->security.selinux_options = &se;
     assert_non_null(convert(w));
     assert_non_null(strstr(buf_cstr(&w->note), "selinux_options"));
-    w->facts.selinux = true;
-    refused(w, STATUS_FAILED_PRECONDITION, "selinux_options");
-    w->facts.selinux = false;
     runtime__v1__security_profile__init(&apparmor);
     apparmor.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+    apparmor.localhost_ref = (char *)(uintptr_t) "localhost/mine";
     w->security.apparmor = &apparmor;
     refused(w, STATUS_FAILED_PRECONDITION, "linux.security_context.apparmor");
     w->security.apparmor = NULL;
