@@ -38,6 +38,7 @@
 #include "text/quantity.c"
 #include "text/timefmt.c"
 #include "text/crilog.c"
+#include "text/prometheus.c"
 #include "text/nearest.c"
 #include "text/protojson.c"
 
@@ -219,6 +220,9 @@
 #include "node/stream_forward.c"
 #include "node/streaming.c"
 #include "node/resources.c"
+#include "node/counters.c"
+#include "node/operator_state.c"
+#include "node/operator.c"
 #include "node/runtime_config.c"
 #include "node/runtime_service.c"
 #include "node/image_service.c"

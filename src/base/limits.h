@@ -16,6 +16,8 @@
 #define LOOP_EVENTS_PER_TURN 64
 /* Out of descriptors or memory, a listener rests: the connection that it cannot take would wake it all the time. */
 #define LISTENER_REST_MS 100
+/* How far back a long turn is remembered: about two scrapes of a monitoring system. */
+#define LOOP_LAG_WINDOW_MS 30000
 /* Output a worker process may hand back through its pipe. */
 #define WORKER_OUTPUT_MAX (1u << 20)
 /* Ranges of a user namespace's map: a user has one or two in /etc/subuid, a pod one. */
@@ -342,6 +344,10 @@
 /* ---- node ---- */
 /* When serve ends: what calls under way may still take. systemd would wait for 90 s, kubelet for 30 before it gives up. */
 #define NODE_SHUTDOWN_MS 3000
+/* A record that has waited longer to be written means a disk in trouble; an fsync may take seconds on a busy one. */
+#define NODE_STATE_PATIENCE_MS 10000
+/* Connections for metrics and health: some scrapers and a person. */
+#define OPERATOR_CONNECTIONS_MAX 16
 /* Output of one ExecSync: what fits one message of kubelet's client (16 MiB) with its frame. */
 #define EXEC_SYNC_OUTPUT_MAX (RPC_MESSAGE_MAX - 65536)
 /* Figures of a pod serve all who ask within this: kubelet, people and exporters poll side by side. */

@@ -37,6 +37,8 @@ const struct config_key config_keys[] = {
       "a client that is silent for so long is asked whether it lives; 0: never", NULL },
     { "Streaming.CreationTimeout", CONFIG_DURATION, CONFIG_AT(node.streaming.creation_timeout_ms),
       "for a client to open all parts of its stream", NULL },
+    { "Metrics.Address", CONFIG_TEXT, CONFIG_AT(node.metrics_address),
+      "where metrics, health and state are served: a loopback address with a port, or unix:///PATH", NULL },
     { "Images.Dir", CONFIG_PATH, CONFIG_AT(node.image_dir), "the image store", NULL },
     { "Images.Shared", CONFIG_SWITCH, CONFIG_AT(node.agents_share_images),
       "compute nodes see Images.Dir under the same path", NULL },

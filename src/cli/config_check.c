@@ -64,6 +64,7 @@ void config_set_defaults(struct config *c)
     c->node.socket = arena_strdup(&c->arena, socket);
     c->node.state_dir = arena_strdup(&c->arena, state);
     c->node.image_dir = c->node.relay_listen = c->node.relay_address = c->node.default_handler = "";
+    c->node.metrics_address = "";
     c->node.queue_hold_ms = CONFIG_QUEUE_HOLD_MS;
     c->node.queue_lease_ms = CONFIG_QUEUE_LEASE_MS;
     c->node.streaming = (struct node_streaming_options){
@@ -315,10 +316,28 @@ static bool config_check_streaming(struct config *c, struct status *err)
                       "are encrypted, or an address of this machine's own (127.0.0.1)", o->address);
 }
 
+static bool config_check_metrics(const struct config *c, struct status *err)
+{
+    const char *text = c->node.metrics_address;
+    struct address address;
+
+    if (*text == '\0')
+        return true;
+    if (!address_parse(text, &address, err))
+        return status_prefix(err, "Metrics.Address");
+    return address.is_unix ? *address.path == '/' ||
+                                 status_set(err, STATUS_INVALID_ARGUMENT, "Metrics.Address \"%.128s\": wanted an absolute path", text)
+                           : config_is_loopback(address.host) ||
+                                 status_set(err, STATUS_INVALID_ARGUMENT,
+                                            "Metrics.Address \"%.128s\": wanted an address of this machine's own, such as "
+                                            "127.0.0.1:9464 or unix:///PATH: there is no authentication, so put a proxy that "
+                                            "has one before it", text);
+}
+
 bool config_finish(struct config *c, struct status *err)
 {
     if (!config_make_handlers(c, err) || !config_check_handlers(c, err) || !config_check_addresses(c, err) ||
-        !config_check_streaming(c, err))
+        !config_check_streaming(c, err) || !config_check_metrics(c, err))
         return false;
     if (!c->has_log_level && (c->upstream.verbose || c->upstream.errors_only))
         c->log_level = c->upstream.verbose ? LOG_DEBUG : LOG_ERROR;

@@ -183,6 +183,7 @@ static void h2_write(struct h2 *h2)
             h2_close(h2, STATUS_UNAVAILABLE, strerror((int)-put));
             return;
         }
+        h2->sent += put > 0 ? (uint64_t)put : 0;
         if (h2->output.pending > 0) {
             if (put < 0) {
                 h2->writing_blocked = true;
@@ -259,6 +260,7 @@ static bool h2_read(struct h2 *h2)
         h2_close(h2, STATUS_UNAVAILABLE, got == 0 ? "closed by the peer" : strerror((int)-got));
         return false;
     }
+    h2->received += (uint64_t)got;
     return h2_feed(h2, input, (size_t)got) && got == (ssize_t)sizeof input;
 }
 
@@ -373,6 +375,12 @@ static void h2_on_grace_over(void *arg)
 }
 
 /* RFC 9113 section 6.8: first a notice, so that requests already under way to us are still served, then the truth. */
+void h2_bytes(const struct h2 *h2, uint64_t *received, uint64_t *sent)
+{
+    *received = h2->received;
+    *sent = h2->sent;
+}
+
 void h2_shutdown(struct h2 *h2)
 {
     if (h2->closed || h2->shutting_down)

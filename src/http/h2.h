@@ -83,6 +83,8 @@ void h2_terminate(struct h2 *h2, uint32_t code, const char *why);
 /* Client: false when the peer wants no more requests (GOAWAY) or the connection is closed. */
 bool h2_accepts_requests(const struct h2 *h2);
 size_t h2_open_streams(const struct h2 *h2);
+/* On the wire, or inside TLS, so far. */
+void h2_bytes(const struct h2 *h2, uint64_t *received, uint64_t *sent);
 
 /* ---- streams ---- */
 /* Client: opens a stream. Header fields are copied unless flagged NO_COPY; a body follows (h2_body_end). False when the

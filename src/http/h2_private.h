@@ -33,6 +33,7 @@ struct h2 {
     bool freed;                 /* h2_free was called meanwhile */
     bool closed;                /* on_close was heard, or is next */
     bool writing_blocked;       /* waits for WATCH_WRITE */
+    uint64_t received, sent;    /* bytes, frames and all */
     bool ping_sent, goaway_received, shutting_down, shutdown_sent;
     char *why;                  /* owned; the first thing that went wrong, or NULL */
 };

@@ -56,6 +56,14 @@ void interlink_target_poll_soon(struct interlink_target *target);
 /* OK while the last status query or ping was answered; else why not. */
 const struct status *interlink_target_health(const struct interlink_target *target);
 size_t interlink_target_job_count(const struct interlink_target *target);
+/* How its calls went since the start, by path. `refused`: answered, but not with 200; `unanswered`: no answer, or not all of it. */
+enum { INTERLINK_CALL_KINDS = 6 };
+struct interlink_calls {
+    const char *path; /* "/create"; the last is "" and has all that are none of the others */
+    uint64_t ok, refused, unanswered;
+    double seconds; /* of all of them together */
+};
+const struct interlink_calls *interlink_target_calls(const struct interlink_target *target); /* INTERLINK_CALL_KINDS */
 
 /* on_done hears exactly one of ping and err; both are borrowed. */
 void interlink_target_ping(struct interlink_target *target,

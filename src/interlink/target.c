@@ -47,8 +47,11 @@ static int64_t target_pace(int64_t wanted, bool remote, int64_t local_default)
 struct interlink_target *interlink_target_new(struct loop *loop, const struct interlink_target_options *options,
                                               struct status *err)
 {
+    static const char *const paths[INTERLINK_CALL_KINDS] = { "/create", "/status", "/delete", "/getLogs", "/pinglink", "" };
     struct interlink_target *t = xcalloc(1, sizeof *t);
 
+    for (size_t i = 0; i < COUNT_OF(paths); i++)
+        t->counts[i].path = paths[i];
     t->loop = loop;
     t->name = xstrdup(options->name);
     t->token_file = xstrdup(options->bearer_token_file != NULL ? options->bearer_token_file : "");
@@ -102,6 +105,11 @@ const struct status *interlink_target_health(const struct interlink_target *targ
     return &target->health;
 }
 
+const struct interlink_calls *interlink_target_calls(const struct interlink_target *target)
+{
+    return target->counts;
+}
+
 size_t interlink_target_job_count(const struct interlink_target *target)
 {
     return target->job_count;
@@ -146,8 +154,24 @@ static bool target_refresh_token(struct interlink_target *t, struct status *err)
 
 /* ---- calls ---- */
 
+static void target_count(const struct interlink_call *call, const struct interlink_answer *answer)
+{
+    struct interlink_calls *c = call->target->counts;
+
+    while (*c->path != '\0' && strcmp(c->path, call->what) != 0)
+        c++;
+    c->seconds += (double)(clock_mono_ns() - call->started_ns) / 1e9;
+    if (answer->err == NULL)
+        c->ok++;
+    else if (answer->http_status != 0)
+        c->refused++;
+    else
+        c->unanswered++;
+}
+
 static void target_call_end(struct interlink_call *call, const struct interlink_answer *answer)
 {
+    target_count(call, answer);
     void (*on_answer)(void *arg, const struct interlink_answer *answer) = call->on_answer;
     void *arg = call->arg;
 
@@ -206,6 +230,7 @@ struct interlink_call *interlink_call_start(struct interlink_target *t, const st
     size_t count = 0;
 
     *call = (struct interlink_call){ .target = t, .on_answer = o->on_answer, .on_body = o->on_body, .arg = o->arg };
+    call->started_ns = clock_mono_ns();
     snprintf(call->what, sizeof call->what, "%s", o->path);
     list_append(&t->calls, &call->link);
     if (!target_refresh_token(t, &call->failure)) {

@@ -42,6 +42,7 @@ struct interlink_call {
     struct deferred failed;
     struct status failure;
     char what[32]; /* the path, for messages */
+    int64_t started_ns;
     void (*on_answer)(void *arg, const struct interlink_answer *answer);
     void (*on_body)(void *arg, struct str piece);
     void *arg;
@@ -82,6 +83,7 @@ struct interlink_target {
     struct status health;
     struct list jobs, calls, pings, logs;
     size_t job_count;
+    struct interlink_calls counts[INTERLINK_CALL_KINDS];
     struct interlink_poll poll;
 };
 

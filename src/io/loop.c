@@ -25,6 +25,8 @@ struct loop {
     sigset_t signals;
     struct watch signal_watch;
     struct loop_signal_route routes[NSIG];
+    int64_t longest_ns[2]; /* turn of this window, and of the one before */
+    int64_t window_ns;     /* when this one began */
 };
 
 struct loop *loop_new(struct status *err)
@@ -276,9 +278,28 @@ static unsigned loop_watch_events(uint32_t events)
     return out;
 }
 
+static void loop_note_turn(struct loop *loop, int64_t began_ns)
+{
+    int64_t now = clock_mono_ns(), window = (int64_t)LOOP_LAG_WINDOW_MS * 1000000;
+
+    if (now - loop->window_ns > window) {
+        loop->longest_ns[1] = now - loop->window_ns > 2 * window ? 0 : loop->longest_ns[0];
+        loop->longest_ns[0] = 0;
+        loop->window_ns = now;
+    }
+    if (now - began_ns > loop->longest_ns[0])
+        loop->longest_ns[0] = now - began_ns;
+}
+
+int64_t loop_lag_ms(const struct loop *loop)
+{
+    return (loop->longest_ns[0] > loop->longest_ns[1] ? loop->longest_ns[0] : loop->longest_ns[1]) / 1000000;
+}
+
 void loop_turn(struct loop *loop, int timeout_ms)
 {
     int n = epoll_wait(loop->epoll_fd, loop->events, LOOP_EVENTS_PER_TURN, loop_timeout(loop, timeout_ms));
+    int64_t began = clock_mono_ns();
 
     loop->event_count = n > 0 ? n : 0;
     for (loop->event_next = 0; loop->event_next < loop->event_count;) {
@@ -294,6 +315,7 @@ void loop_turn(struct loop *loop, int timeout_ms)
     loop->event_count = loop->event_next = 0;
     loop_run_timers(loop);
     loop_run_deferred(loop);
+    loop_note_turn(loop, began);
 }
 
 void loop_run(struct loop *loop)

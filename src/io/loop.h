@@ -18,6 +18,8 @@ void loop_free(struct loop *loop);
 /* Runs until loop_stop(). */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
+/* The longest that dispatching one turn took within the last LOOP_LAG_WINDOW_MS to twice that: how late others were served. */
+int64_t loop_lag_ms(const struct loop *loop);
 /* One turn: waits at most timeout_ms (-1: for ever) and dispatches. For tests and for children that drive a loop. */
 void loop_turn(struct loop *loop, int timeout_ms);
 

@@ -8,6 +8,7 @@
 #include "image/store.h"
 #include "node/link.h"
 #include "node/logfile.h"
+#include "node/counters.h"
 #include "node/sandbox.h"
 #include "node/waiter.h"
 #include "rpc/pb.h"
@@ -219,6 +220,7 @@ bool container_open_log(struct container *container, struct status *err)
         .container_id = container->record->id,
         .path = path,
         .position_path = position,
+        .total = &container->node->counters->log_bytes,
         .on_end = container_on_log_end,
         .arg = container,
     };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* interlink.control.v1.Control: images from disk, and pulling with progress. */
 #include "image/image.h"
+#include "node/counters.h"
 #include "node/node.h"
 
 #include "control.pb-c.h"
@@ -60,6 +61,8 @@ static void control_load_image(void *context, struct rpc_call *call, const Proto
 struct control_pulling {
     struct rpc_call *call;
     struct image_pull *pull;
+    struct counters *counters;
+    int64_t started_ms;
 };
 
 static void control_on_pull_cancel(void *arg)
@@ -99,6 +102,7 @@ static void control_on_pulled(void *arg, const char *image_id, const struct stat
     Interlink__Control__V1__PullImageProgressResponse response =
         INTERLINK__CONTROL__V1__PULL_IMAGE_PROGRESS_RESPONSE__INIT;
 
+    counters_pull_ended(pulling->counters, err == NULL, pulling->started_ms);
     if (err == NULL) {
         response.image_ref = (char *)(uintptr_t)image_id;
         rpc_send(pulling->call, &response.base);
@@ -116,6 +120,8 @@ static void control_pull_image_progress(void *context, struct rpc_call *call, co
     struct control_pulling *pulling = xcalloc(1, sizeof *pulling);
 
     pulling->call = call;
+    pulling->counters = node->counters;
+    pulling->started_ms = clock_mono_ms();
     if (!node_pull_options(node, call, r, &auth, &options)) {
         free(pulling);
         return;

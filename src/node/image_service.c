@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime.v1.ImageService: the image store, shown as CRI wants it. */
 #include "image/image.h"
+#include "node/counters.h"
 #include "node/node.h"
 #include "node/stats.h"
 #include "rpc/pb.h"
@@ -132,6 +133,8 @@ static void images_status(void *context, struct rpc_call *call, const ProtobufCM
 struct images_pulling {
     struct rpc_call *call;
     struct image_pull *pull;
+    struct counters *counters;
+    int64_t started_ms;
 };
 
 static void images_on_cancel(void *arg)
@@ -147,6 +150,7 @@ static void images_on_pulled(void *arg, const char *image_id, const struct statu
     struct images_pulling *pulling = arg;
     Runtime__V1__PullImageResponse response = RUNTIME__V1__PULL_IMAGE_RESPONSE__INIT;
 
+    counters_pull_ended(pulling->counters, err == NULL, pulling->started_ms);
     if (err != NULL) {
         rpc_fail(pulling->call, err);
     } else {
@@ -201,6 +205,8 @@ static void images_pull(void *context, struct rpc_call *call, const ProtobufCMes
         return;
     struct images_pulling *pulling = xcalloc(1, sizeof *pulling);
     pulling->call = call;
+    pulling->counters = node->counters;
+    pulling->started_ms = clock_mono_ms();
     options.on_done = images_on_pulled;
     options.arg = pulling;
     pulling->pull = image_pull_start(node->images, &options);

@@ -149,10 +149,20 @@ bool link_ready(const struct link *link)
     return link->ready;
 }
 
+void link_bytes(const struct link *link, uint64_t *received, uint64_t *sent)
+{
+    rpc_conn_bytes(link->conn, received, sent);
+}
+
 void link_free(struct link *link)
 {
+    uint64_t received, sent;
+
     if (link == NULL)
         return;
+    link_bytes(link, &received, &sent);
+    link->sandbox->handler->agent_received += received;
+    link->sandbox->handler->agent_sent += sent;
     rpc_conn_free(link->conn); /* ends what is under way, which may call link_break */
     deferred_stop(&link->broken);
     if (link->hello != NULL)

@@ -13,6 +13,7 @@ struct link;
 struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str early);
 struct rpc_conn *link_conn(struct link *link);
 bool link_ready(const struct link *link);
+void link_bytes(const struct link *link, uint64_t *received, uint64_t *sent);
 void link_free(struct link *link); /* NULL is fine */
 
 #endif

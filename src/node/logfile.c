@@ -21,6 +21,7 @@ struct logfile {
     void *arg;
     int fd;                      /* -1: nothing is kept, or the file could not be opened yet */
     uint64_t stored;
+    uint64_t *total;
     struct rpc_conn *conn;       /* borrowed; NULL: not connected */
     struct rpc_request *request; /* the stream */
     struct buf pending;          /* received, not written: while the disk is full */
@@ -133,6 +134,8 @@ static size_t logfile_write(struct logfile *log, const uint8_t *p, size_t n)
         done += (size_t)put;
     }
     log->stored += done;
+    if (log->total != NULL)
+        *log->total += done;
     return done;
 }
 
@@ -257,6 +260,7 @@ struct logfile *logfile_new(const struct logfile_options *options, struct status
     log->container_id = xstrdup(options->container_id);
     log->path = xstrdup(options->path);
     log->position_path = xstrdup(options->position_path);
+    log->total = options->total;
     log->on_end = options->on_end;
     log->arg = options->arg;
     log->fd = -1;

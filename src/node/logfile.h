@@ -21,6 +21,7 @@ struct logfile_options {
     const char *container_id;
     const char *path;          /* absolute; "": output is acknowledged and dropped */
     const char *position_path; /* the LogPosition's own file */
+    uint64_t *total;           /* bytes stored are added here, too; may be NULL */
     void (*on_end)(void *arg); /* the container has ended and all is stored; from the loop */
     void *arg;
 };

@@ -14,6 +14,8 @@
 #include "io/tls.h"
 #include "node/container.h"
 #include "node/events.h"
+#include "node/counters.h"
+#include "node/operator.h"
 #include "node/features.h"
 #include "node/relay.h"
 #include "node/runtime_config.h"
@@ -233,7 +235,9 @@ static bool node_listen(struct node *node, struct status *err)
     services[n++] = node_service("runtime.v1.RuntimeService", runtime_methods, runtime_method_count, node);
     services[n++] = node_service("runtime.v1.ImageService", image_methods, image_method_count, node);
     services[n++] = node_service("interlink.control.v1.Control", control_methods, control_method_count, node);
-    node->services = (struct rpc_services){ .services = services, .count = n };
+    node->services = (struct rpc_services){
+        .services = services, .count = n, .on_call_end = counters_on_call_end, .arg = node->counters
+    };
     node->health = rpc_health_new(&node->services);
     node->reflection = rpc_reflection_new(&node->services,
                                           (struct str){ (const char *)descriptor_set, sizeof descriptor_set }, err);
@@ -319,6 +323,13 @@ static bool node_start_streaming(struct node *node, struct status *err)
     return node->streaming != NULL || !node->options->streaming.enabled;
 }
 
+static bool node_start_operator(struct node *node, struct status *err)
+{
+    if (*node->options->metrics_address != '\0')
+        node->operator = operator_start(node, err);
+    return node->operator != NULL || *node->options->metrics_address == '\0';
+}
+
 static bool node_open(struct node *node, struct status *err)
 {
     const struct node_options *o = node->options;
@@ -334,7 +345,8 @@ static bool node_open(struct node *node, struct status *err)
     node->layers_mountpoint = xstrdup(mount.point);
     node->images = image_store_open(node->loop, &images, err);
     return node->images != NULL && node_load_identity(node, err) && node_start_handlers(node, err) && node_restore(node, err) &&
-           node_start_relay(node, err) && node_start_streaming(node, err) && node_listen(node, err);
+           node_start_relay(node, err) && node_start_streaming(node, err) && node_listen(node, err) &&
+           node_start_operator(node, err);
 }
 
 struct node *node_start(struct loop *loop, const struct node_options *options, struct status *err)
@@ -343,6 +355,7 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
 
     node->loop = loop;
     node->events = events_new(loop);
+    node->counters = counters_new(node);
     node->options = options;
     node->listener.fd = -1;
     node->relay_socket = xasprintf("%s/relay.sock", options->state_dir);
@@ -382,6 +395,7 @@ void node_shutdown(struct node *node, void (*on_done)(void *arg), void *arg)
     node->on_shut_down = on_done;
     node->on_shut_down_arg = arg;
     status_set(&why, STATUS_UNAVAILABLE, "interlink-cri is being stopped");
+    operator_leaving(node->operator);
     rpc_health_shutdown(node->health);
     listener_close(&node->listener);
     events_close(node->events, &why);
@@ -402,6 +416,7 @@ void node_stop(struct node *node)
         return;
     timer_stop(&node->lease_timer);
     timer_stop(&node->shutdown_timer);
+    operator_stop(node->operator);
     listener_close(&node->listener);
     streaming_stop(node->streaming);
     rpc_server_free(node->server);
@@ -416,6 +431,7 @@ void node_stop(struct node *node)
     image_store_free(node->images);
     state_close(node->state);
     events_free(node->events);
+    counters_free(node->counters);
     tls_identity_free(node->identity);
     rpc_health_free(node->health);
     rpc_reflection_free(node->reflection);

@@ -14,6 +14,8 @@
  *   relay.[ch]              where agents call in
  *   features.[ch]           what pods can have here and elsewhere
  *   streaming.[ch]          exec, attach and port forward: the server behind their URLs
+ *   operator.[ch]           health, metrics and state over HTTP, for who runs the node
+ *   counters.[ch]           what they count
  *   *_service.c             the RPCs
  *
  * Memory: a sandbox owns its record, its job, its link and its containers' list; a container owns its record and log.
@@ -29,6 +31,7 @@
 #include "node/lists.h"
 #include "node/state.h"
 #include "rpc/rpc.h"
+#include "text/prometheus.h"
 
 #include "agent.pb-c.h"
 #include "cri.pb-c.h"
@@ -36,6 +39,8 @@
 
 struct events;
 struct image_store;
+struct counters;
+struct operator;
 struct registry_options;
 struct interlink_target;
 struct features_question;
@@ -75,6 +80,7 @@ struct node_options {
     const char *default_handler;
     int64_t queue_hold_ms;  /* how long RunPodSandbox waits for a queued job */
     int64_t queue_lease_ms; /* a queued job lives this long without a call, in kubelet's polling time */
+    const char *metrics_address; /* "127.0.0.1:PORT" or "unix:///path"; "": none */
     bool agents_share_images; /* agents on other machines see image_dir under the same path */
     struct node_streaming_options streaming;
     const char *const *cdi_dirs; /* on the machines where pods run; NULL-terminated or NULL: the standard ones */
@@ -84,6 +90,9 @@ struct handler {
     const struct node_handler_options *options;
     struct interlink_target *target; /* owned */
     bool local;                      /* jobs run on this machine */
+    uint64_t agent_connections;      /* made so far */
+    uint64_t agent_received, agent_sent; /* bytes, of connections that have ended */
+    struct prometheus_histogram queue_wait; /* counters.c's */
     /* What its pods can have, as far as it is known (features.h). */
     bool recursive_read_only_mounts, user_namespaces;
     struct features_question *question; /* owned; NULL: none is under way */
@@ -95,6 +104,8 @@ struct node {
     const struct node_options *options;
     struct state *state;             /* owned, as all below */
     struct image_store *images;
+    struct counters *counters;
+    struct operator *operator;       /* NULL: not asked for */
     struct events *events;           /* what happened, to who subscribed */
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;

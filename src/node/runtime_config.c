@@ -47,8 +47,10 @@ static void runtime_config_on_record(void *arg, ProtobufCMessage *message)
     struct node *node = arg;
     const Interlink__State__V1__Node *record = (const void *)message;
 
-    free(node->pod_cidr);
-    node->pod_cidr = xstrdup(record->pod_cidr);
+    if (*record->pod_cidr != '\0') { /* else one of the records that health checks write */
+        free(node->pod_cidr);
+        node->pod_cidr = xstrdup(record->pod_cidr);
+    }
     protobuf_c_message_free_unpacked(message, NULL);
 }
 

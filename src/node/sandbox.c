@@ -4,6 +4,7 @@
 #include "agent/podns.h"
 #include "node/container.h"
 #include "node/link.h"
+#include "node/counters.h"
 #include "node/sandbox_job.h"
 #include "node/stats.h"
 #include "node/waiter.h"
@@ -408,6 +409,7 @@ void sandbox_attach(struct sandbox *sandbox, struct stream *stream, struct str e
         sandbox_on_agent_lost(sandbox, &err);
     }
     sandbox->link = link_new(sandbox, stream, early);
+    sandbox->handler->agent_connections++;
 }
 
 struct link *sandbox_link(struct sandbox *sandbox, struct status *err)
@@ -486,8 +488,10 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
     if (sandbox_listed(sandbox) || sandbox->stopping)
         return;
     pb_set(&sandbox->record->ip, sandbox->node->node_ip);
-    if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__READY))
+    if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__READY)) {
+        counters_queue_wait(sandbox->handler, sandbox->record->created_at);
         sandbox_put(sandbox, sandbox_on_ready_recorded);
+    }
 }
 
 void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err)

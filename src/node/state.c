@@ -23,6 +23,7 @@ static const char *const state_folders[STATE_KINDS] = { "sandboxes", "containers
 struct state_operation {
     struct list link;
     struct buf frame; /* owned: what goes over the socket */
+    int64_t given_ms;
     void (*on_done)(void *arg, const struct status *err);
     void *arg;
 };
@@ -50,6 +51,8 @@ struct state {
     size_t sent;           /* bytes sent of it */
     struct buf replies;    /* read, not yet whole */
     struct timer restart;
+    size_t pending;        /* how many operations */
+    struct status last;    /* how the last one ended */
 };
 
 /* ---- the record's form ---- */
@@ -303,6 +306,8 @@ static void state_confirm(struct state *state, const struct state_reply *reply)
         return;
     struct state_operation *o = CONTAINER_OF(state->operations.next, struct state_operation, link);
     list_remove(&o->link);
+    state->pending--;
+    state->last = reply->failed ? reply->err : (struct status)STATUS_INIT;
     if (reply->failed)
         log_error("%s", reply->err.message);
     if (o->on_done != NULL)
@@ -348,8 +353,10 @@ static void state_submit(struct state *state, enum state_kind kind, const char *
     snprintf(frame.id, sizeof frame.id, "%s", id);
     buf_append(&o->frame, &frame, sizeof frame);
     buf_append(&o->frame, data.p, data.n);
+    o->given_ms = clock_mono_ms();
     o->on_done = on_done;
     o->arg = arg;
+    state->pending++;
     bool all_sent = state->next_to_send == &state->operations;
     list_append(&state->operations, &o->link);
     if (all_sent)
@@ -377,6 +384,25 @@ void state_forget(struct state *state, const void *arg)
     for (LIST_EACH(struct state_operation, o, &state->operations, link))
         if (o->arg == arg)
             o->on_done = NULL;
+}
+
+size_t state_pending(const struct state *state)
+{
+    return state->pending;
+}
+
+bool state_healthy(const struct state *state, int64_t patience_ms, struct status *err)
+{
+    const struct state_operation *oldest = CONTAINER_OF(state->operations.next, struct state_operation, link);
+
+    if (state->last.code != STATUS_OK) {
+        *err = state->last;
+        return false;
+    }
+    if (list_empty(&state->operations) || clock_mono_ms() - oldest->given_ms <= patience_ms)
+        return true;
+    return status_set(err, STATUS_UNAVAILABLE, "a record has waited to be written for %" PRId64 " s",
+                      (clock_mono_ms() - oldest->given_ms) / 1000);
 }
 
 /* ---- opening, loading, closing ---- */

@@ -31,6 +31,10 @@ void state_delete(struct state *state, enum state_kind kind, const char *id,
 /* The callbacks with this arg are not called any more; the operations are still carried out. */
 void state_forget(struct state *state, const void *arg);
 
+/* Whether records reach the disk: false with the reason when the last one did not, or when one has waited for longer. */
+bool state_healthy(const struct state *state, int64_t patience_ms, struct status *err);
+size_t state_pending(const struct state *state); /* operations that are not confirmed */
+
 /* Reads every record of a kind; on_record takes the message (free with protobuf_c_message_free_unpacked). A torn or
  * foreign file is moved to DIR/set-aside with a line in the log. For the start: it blocks on the disk. */
 bool state_load(struct state *state, enum state_kind kind, const ProtobufCMessageDescriptor *descriptor,

@@ -201,6 +201,11 @@ void stream_channel_end(const struct stream_session *s, struct channel *c)
         channel_end(c);
 }
 
+size_t streaming_sessions(const struct streaming *streaming)
+{
+    return streaming->session_count;
+}
+
 /* ---- the way to a session ---- */
 
 /* Ports in the URL's query ("port=80&port=443" or "port=80,443"), for plain WebSocket. False: answered 400. */

@@ -25,6 +25,7 @@ struct streaming *streaming_start(struct node *node, struct status *err);
 void streaming_shutdown(struct streaming *streaming, const struct status *why, void (*on_drained)(void *arg), void *arg);
 /* Ends what is left at once. NULL is fine. */
 void streaming_stop(struct streaming *streaming);
+size_t streaming_sessions(const struct streaming *streaming);
 
 /* The RPCs; node->streaming may be NULL: switched off. */
 void streaming_exec(struct node *node, struct rpc_call *call, const Runtime__V1__ExecRequest *request);

@@ -141,6 +141,11 @@ void rpc_conn_shutdown(struct rpc_conn *conn)
     h2_shutdown(conn->h2);
 }
 
+void rpc_conn_bytes(const struct rpc_conn *conn, uint64_t *received, uint64_t *sent)
+{
+    h2_bytes(conn->h2, received, sent);
+}
+
 size_t rpc_conn_active(const struct rpc_conn *conn)
 {
     return h2_open_streams(conn->h2);
