@@ -223,14 +223,16 @@ static void stream_command_set_size(struct stream_command *c, struct str text)
 /* Objects one after another, cut anywhere. They hold no others, so that each ends at its first brace. */
 static void stream_command_on_resize(struct stream_command *c, struct str piece)
 {
+    size_t done = 0;
     const uint8_t *end;
 
     buf_append(&c->resize, piece.p, piece.n);
-    while (c->resize.n > 0 && (end = memchr(c->resize.p, '}', c->resize.n)) != NULL) {
-        size_t n = (size_t)(end - c->resize.p) + 1;
-        stream_command_set_size(c, (struct str){ (const char *)c->resize.p, n });
-        buf_consume(&c->resize, n);
+    while (done < c->resize.n && (end = memchr(c->resize.p + done, '}', c->resize.n - done)) != NULL) {
+        size_t n = (size_t)(end - c->resize.p) + 1 - done;
+        stream_command_set_size(c, (struct str){ (const char *)c->resize.p + done, n });
+        done += n;
     }
+    buf_consume(&c->resize, done);
     if (c->resize.n > STREAM_RESIZE_MAX)
         buf_clear(&c->resize); /* nothing that we know */
 }

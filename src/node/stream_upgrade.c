@@ -91,6 +91,10 @@ const struct stream_protocol *stream_upgrade_choose(struct http_exchange *x, enu
 {
     bool forward = kind == STREAM_FORWARD;
 
+    if (strcmp(http_exchange_method(x), "HEAD") == 0) {
+        http_replyf(x, 400, "a stream is opened with GET or POST");
+        return NULL;
+    }
     if (http_exchange_wants_upgrade(x, STREAM_WEBSOCKET)) {
         if (!stream_websocket_check(x))
             return NULL;

@@ -110,7 +110,7 @@ def test_terminal_sizes_come_in_any_pieces(box):
         c.write(b"until stty size | grep '22 77'; do sleep 0.02; done; exit\n")
         assert b"22 77\r\n" in c.finish()[0]
     with box.exec("sh", stdin=True, tty=True) as c:
-        c.streams[streams.RESIZE].write(b"nonsense " * 2000 + b'}{"Width":1e9,"Height":"x"}')
+        c.streams[streams.RESIZE].write(b"nonsense " * 2000 + b'}{"Width":1e9,"Height":"x"}' + b"}" * 60000 + b"{}" * 30000)
         c.write(b"exit 4\n")
         assert c.finish()[2] == 4
 
@@ -423,6 +423,7 @@ def test_upgrades_that_cannot_be(box):
     assert ask(url, {**WS_HEADERS, "Sec-WebSocket-Key": "short"})[0] == 400
     assert ask(url, WS_HEADERS, "POST")[0] == 400
     assert ask(url, SPDY_HEADERS, "DELETE")[0] == 405
+    assert ask(url, SPDY_HEADERS, "HEAD")[0] == 400
     # RFC 6455 has this key and its answer as the example; the best of several protocols is taken.
     status, _, headers = ask(url, {**WS_HEADERS, "Sec-WebSocket-Protocol": "channel.k8s.io, v5.channel.k8s.io"})
     assert status == 101 and headers["Sec-WebSocket-Accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
