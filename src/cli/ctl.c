@@ -2,6 +2,7 @@
 #include "cli/ctl.h"
 
 #include "cli/config.h"
+#include "cli/ctl_stream.h"
 #include "io/socket.h"
 #include "text/timefmt.h"
 
@@ -80,14 +81,31 @@ static const struct option_spec ctl_rm_options[] = {
     { "pod", 'p', OPTION_STRING, FLAG(pod), "POD-ID", "Filter by pod id", NULL }, \
     { "image", 0, OPTION_STRING, FLAG(image), "IMAGE", "Filter by image", NULL }, FLAG_LABEL, FLAG_LATEST, FLAG_LAST
 #define FLAG_CONTAINER_STATE FLAG_STATE("Filter by state: created, running, exited, unknown")
+#define FLAGS_STREAM \
+    { "tls-sni", 0, OPTION_STRING, FLAG(tls_sni), "NAME", \
+      "Name that the streaming server's certificate must carry; default: localhost", NULL }, \
+    { "tls-server-name", 0, OPTION_STRING, FLAG(tls_sni), "NAME", NULL, NULL }, \
+    { "tls-ca", 0, OPTION_STRING, FLAG(tls_ca), "FILE", "Who may have signed it; without this anyone", NULL }, \
+    { "tls-cert", 0, OPTION_STRING, FLAG(tls_cert), "FILE", "Our own certificate", NULL }, \
+    { "tls-key", 0, OPTION_STRING, FLAG(tls_key), "FILE", "Its key", NULL }, \
+    { "transport", 'r', OPTION_STRING, FLAG(transport), "NAME", "spdy (the default) or websocket", NULL }
+#define FLAG_TTY { "tty", 't', OPTION_SWITCH, FLAG(tty), NULL, "In a terminal; needs -i", NULL }
+static const struct option_spec ctl_attach_options[] = {
+    FLAG_TTY, { "stdin", 'i', OPTION_SWITCH, FLAG(interactive), NULL, "Send our standard input", NULL }, FLAGS_STREAM,
+};
+static const struct option_spec ctl_port_forward_options[] = { FLAGS_STREAM };
 static const struct option_spec ctl_exec_options[] = {
+    FLAG_TTY, { "interactive", 'i', OPTION_SWITCH, FLAG(interactive), NULL, "Send our standard input", NULL },
     { "sync", 's', OPTION_SWITCH, FLAG(sync), NULL, "Run the command to its end, then show its output", NULL },
     { "timeout", 0, OPTION_NUMBER, FLAG(timeout_seconds), "SECONDS", "Kill the command after this; 0: never", NULL },
     FLAGS_CONTAINER_FILTER,
     { "state", 0, OPTION_STRING, FLAG(state), "STATE", "Filter by state: created, running, exited, unknown", NULL },
     FLAG_QUIET("Do not name each container"),
     { "ignore-errors", 'e', OPTION_SWITCH, FLAG(ignore_errors), NULL, "Exit with 0 whatever the commands do", NULL },
+    FLAGS_STREAM,
 };
+#undef FLAGS_STREAM
+#undef FLAG_TTY
 static const struct option_spec ctl_ps_options[] = {
     { "id", 0, OPTION_STRING, FLAG(id), "ID", "Filter by container id", NULL },
     FLAGS_CONTAINER_FILTER, FLAG_CONTAINER_STATE, FLAG_NAMESPACE, FLAG_ALL("Show containers of every state"), FLAG_VERBOSE,
@@ -180,8 +198,13 @@ static const struct command ctl_commands[] = {
     { "pods", "", "", "List pods", "", OPTIONS(ctl_pods_options), 0, 0, false, ctl_pods },
     { "logs", "", "CONTAINER-ID", "Fetch the logs of a container", "", OPTIONS(ctl_logs_options), 1, 1, false, ctl_logs },
     { "exec", "", "[CONTAINER-ID] COMMAND [ARG...]", "Run a command in a running container",
-      "With a filter, the command runs in every container that fits, and no CONTAINER-ID is given.", OPTIONS(ctl_exec_options), 1,
-      SIZE_MAX, true, ctl_exec },
+      "With a filter, the command runs in every container that fits, and no CONTAINER-ID is given. The exit status is the\n"
+      "command's. In a terminal, ctrl-p ctrl-q leaves.", OPTIONS(ctl_exec_options), 1, SIZE_MAX, true, ctl_exec },
+    { "attach", "", "CONTAINER-ID", "Attach to a running container", "In a terminal, ctrl-p ctrl-q leaves; the container runs on.",
+      OPTIONS(ctl_attach_options), 1, 1, false, ctl_attach },
+    { "port-forward", "", "POD-ID [LOCAL_PORT:]REMOTE_PORT...", "Forward local ports to a pod",
+      "Without a local port it is the same one; \":80\" takes any that is free. Until it is interrupted.",
+      OPTIONS(ctl_port_forward_options), 2, SIZE_MAX, false, ctl_port_forward },
     { "stop", "", "CONTAINER-ID [CONTAINER-ID...]", "Stop one or more running containers", "", OPTIONS(ctl_stop_options), 0,
       SIZE_MAX, false, ctl_stop },
     { "rm", "", "CONTAINER-ID [CONTAINER-ID...]", "Remove one or more containers", "", OPTIONS(ctl_rm_options), 0, SIZE_MAX, false,
@@ -309,6 +332,7 @@ static void ctl_set_defaults(struct ctl_flags *f)
 {
     f->runtime_endpoint = f->image_endpoint = f->config = f->id = f->name = f->name_space = f->pod = f->image = "";
     f->state = f->output = f->creds = f->auth = f->username = f->pod_config = f->runtime = f->since = f->stream = "";
+    f->transport = f->tls_sni = f->tls_ca = f->tls_cert = f->tls_key = "";
     f->base_name = f->cpuset_cpus = f->cpuset_mems = f->export_path = "";
     f->sample_seconds = 1;
     f->tail = f->limit_bytes = -1;
@@ -318,10 +342,12 @@ static void ctl_on_interrupt(void *arg, const struct signalfd_siginfo *info)
 {
     struct ctl *ctl = arg;
 
-    if (ctl->interrupted)
-        _exit(1); /* asked twice */
-    (void)info;
+    if (ctl->interrupted) { /* asked twice */
+        ctl_terminal_restore();
+        _exit(1);
+    }
     ctl->interrupted = true;
+    ctl->interrupted_by = (int)info->ssi_signo;
 }
 
 static int ctl_help(const struct command *command)

@@ -9,7 +9,7 @@
  *   ctl_output.c      tables, JSON, YAML, ages, sizes
  *   ctl_runtime.c     version, info, runtime-config
  *   ctl_pod.c         runp, stopp, rmp, pods, inspectp
- *   ctl_container.c   create, start, run, stop, rm, exec
+ *   ctl_container.c   create, start, run, stop, rm
  *   ctl_list.c        ps, inspect
  *   ctl_inspect.c     what the inspect verbs share
  *   ctl_image.c       images, inspecti, rmi, imagefsinfo
@@ -18,6 +18,7 @@
  *   ctl_stats.c       stats, statsp, metricsp, metricdescs
  *   ctl_events.c      events
  *   ctl_update.c      update, checkpoint, update-runtime-config
+ *   ctl_stream.h      exec, attach, port-forward
  *
  * One verb a process: everything lives on one arena until the end. */
 #ifndef CLI_CTL_H
@@ -57,6 +58,9 @@ struct ctl_flags {
     const char *since, *stream;
     /* load */
     const char *base_name;
+    /* streams */
+    bool tty, interactive;
+    const char *transport, *tls_sni, *tls_ca, *tls_cert, *tls_key;
     /* stats */
     int64_t sample_seconds;
     bool watch;
@@ -79,6 +83,10 @@ struct ctl {
     struct ctl_endpoint runtime, image;
     bool pull_on_create, no_pull_on_run; /* from a crictl.yaml */
     bool interrupted; /* SIGINT or SIGTERM came */
+    int interrupted_by;
+    bool reaps;            /* child_reaper_start was called */
+    bool watches_terminal; /* signals about the terminal go to the loop */
+    struct ctl_session *session; /* the one that has the terminal; NULL: none */
     bool colour;      /* standard output is a terminal */
     struct buf out;   /* standard output, written by ctl_flush */
     const struct command *command;
@@ -195,6 +203,8 @@ int ctl_run(void *context, const char *const *arguments, size_t count);
 int ctl_stop(void *context, const char *const *arguments, size_t count);
 int ctl_rm(void *context, const char *const *arguments, size_t count);
 int ctl_exec(void *context, const char *const *arguments, size_t count);
+int ctl_attach(void *context, const char *const *arguments, size_t count);
+int ctl_port_forward(void *context, const char *const *arguments, size_t count);
 int ctl_ps(void *context, const char *const *arguments, size_t count);
 int ctl_inspect(void *context, const char *const *arguments, size_t count);
 int ctl_images(void *context, const char *const *arguments, size_t count);
@@ -215,6 +225,8 @@ int ctl_update_runtime_config(void *context, const char *const *arguments, size_
 int ctl_runtime_config(void *context, const char *const *arguments, size_t count);
 
 /* ---- what verbs share ---- */
+/* The ids of those that fit the flags' filters. */
+bool ctl_all_containers(struct ctl *ctl, const char *const **ids, size_t *count, struct status *err);
 /* Containers by the flags' filters, newest first. False on failure. */
 bool ctl_list_containers(struct ctl *ctl, Runtime__V1__Container ***out, size_t *count, struct status *err);
 bool ctl_list_pods(struct ctl *ctl, Runtime__V1__PodSandbox ***out, size_t *count, struct status *err);

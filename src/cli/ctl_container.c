@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* create, start, run, stop, rm, exec. */
+/* create, start, run, stop, rm. */
 #include "cli/ctl.h"
 
 #include <glob.h>
@@ -121,8 +121,7 @@ static bool ctl_stop_container(struct ctl *ctl, const char *id, int64_t grace_se
     return true;
 }
 
-/* The ids that --all stands for. */
-static bool ctl_all_containers(struct ctl *ctl, const char *const **ids, size_t *count, struct status *err)
+bool ctl_all_containers(struct ctl *ctl, const char *const **ids, size_t *count, struct status *err)
 {
     Runtime__V1__Container **containers;
 
@@ -224,77 +223,4 @@ int ctl_rm(void *context, const char *const *arguments, size_t count)
         if (!ctl_remove_container(ctl, arguments[i], &err))
             result = ctl_fail(ctl, &err);
     return result;
-}
-
-/* ---- exec ---- */
-
-/* False when the command ended with another code than 0, which ends the verb with 1 as crictl's. */
-static bool ctl_exec_in(struct ctl *ctl, const char *id, char **command, size_t words, struct status *err)
-{
-    Runtime__V1__ExecSyncRequest request = RUNTIME__V1__EXEC_SYNC_REQUEST__INIT;
-
-    request.container_id = (char *)(uintptr_t)id;
-    request.cmd = command;
-    request.n_cmd = words;
-    request.timeout = ctl->flags.timeout_seconds;
-    /* Without a limit the command may run for ever. */
-    int64_t timeout_ms = request.timeout > 0 ? CTL_CALL_TIMEOUT_MS + request.timeout * 1000 : 0;
-    const Runtime__V1__ExecSyncResponse *r = ctl_call(ctl, CTL_RUNTIME, "ExecSync", &request,
-                                                      &runtime__v1__exec_sync_response__descriptor, timeout_ms, err);
-    if (r == NULL)
-        return status_prefix(err, "running %s in the container %s", command[0], id);
-    buf_append(&ctl->out, r->stdout.data, r->stdout.len);
-    ctl_flush(ctl);
-    ctl_write_error(r->stderr.data, r->stderr.len);
-    return r->exit_code == 0 || status_set(err, STATUS_UNKNOWN, "the command %s in the container %s exited with %" PRId32,
-                                           command[0], id, r->exit_code);
-}
-
-static bool ctl_has_filter(const struct ctl_flags *f)
-{
-    return *f->name != '\0' || *f->pod != '\0' || *f->image != '\0' || *f->state != '\0' || f->labels.count > 0 ||
-           f->latest || f->last > 0;
-}
-
-/* In each container that fits the filters. */
-static int ctl_exec_filtered(struct ctl *ctl, char **command, size_t words)
-{
-    struct status err = STATUS_INIT;
-    const char *const *ids;
-    size_t count;
-    int result = 0;
-
-    if (!ctl_all_containers(ctl, &ids, &count, &err))
-        return ctl_fail(ctl, &err);
-    if (count == 0) {
-        status_set(&err, STATUS_NOT_FOUND, "no container fits the filters");
-        return ctl_fail(ctl, &err);
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (!ctl->flags.quiet)
-            buf_printf(&ctl->out, "%s:\n", ids[i]);
-        if (!ctl_exec_in(ctl, ids[i], command, words, &err) && !ctl->flags.ignore_errors)
-            result = ctl_fail(ctl, &err);
-    }
-    return result;
-}
-
-int ctl_exec(void *context, const char *const *arguments, size_t count)
-{
-    struct ctl *ctl = context;
-    struct status err = STATUS_INIT;
-    char **words = (char **)(uintptr_t)arguments;
-
-    if (!ctl->flags.sync)
-        status_set(&err, STATUS_UNIMPLEMENTED,
-                   "commands run to their end here, without a terminal or input: use exec -s CONTAINER-ID COMMAND");
-    else if (ctl->flags.timeout_seconds < 0 || ctl->flags.timeout_seconds > INT32_MAX)
-        status_set(&err, STATUS_INVALID_ARGUMENT, "--timeout: wanted a number of seconds");
-    else if (ctl_has_filter(&ctl->flags))
-        return ctl_exec_filtered(ctl, words, count);
-    else if (count < 2)
-        status_set(&err, STATUS_INVALID_ARGUMENT, "which command? exec -s CONTAINER-ID COMMAND [ARG...]");
-    else if (ctl_exec_in(ctl, words[0], words + 1, count - 1, &err) || ctl->flags.ignore_errors)
-        return 0;
-    return ctl_fail(ctl, &err);
 }

@@ -22,6 +22,7 @@ class Runtime(pb_grpc.RuntimeServiceServicer):
         self.log_folder = None
         self.count = self.looks = 0
         self.events_held = False
+        self.url = ""
         self.cancelled = threading.Event()
 
     def seen(self, kind):
@@ -149,6 +150,20 @@ class Runtime(pb_grpc.RuntimeServiceServicer):
         self.find(self.containers, request.container_id, context)
         code = int(request.cmd[1]) if request.cmd[0] == "exit" else 0
         return pb.ExecSyncResponse(stdout=b"out\x00put\n", stderr=b"error\n", exit_code=code)
+
+    # Streams: where they are is told by the test.
+
+    def Exec(self, request, context):
+        self.requests.append(request)
+        return pb.ExecResponse(url=self.url)
+
+    def Attach(self, request, context):
+        self.requests.append(request)
+        return pb.AttachResponse(url=self.url)
+
+    def PortForward(self, request, context):
+        self.requests.append(request)
+        return pb.PortForwardResponse(url=self.url)
 
     # Statistics: each look finds a quarter of a second of CPU time more, measured a second later.
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`interlink-cri ctl` against a fake runtime: verbs, flags, columns and files as crictl has them."""
+import contextlib
 import json
 import os
 import pathlib
@@ -7,6 +8,8 @@ import pty
 import re
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -279,11 +282,131 @@ def test_exec(ctl):
     sent = ctl.fake.runtime.requests[-1]
     assert list(sent.cmd) == ["ls", "-l", "--all"] and sent.timeout == 5
     assert f"the command exit in the container {container} exited with 7" in ctl.fails("exec", "-s", container, "exit", "7")
-    assert "use exec -s" in ctl.fails("exec", container, "ls")
+    assert "leave -i and -t out" in ctl.fails("exec", "-si", container, "ls")
     assert "which command?" in ctl.fails("exec", "-s", container)
     result = ctl.run("exec", "-s", "--name", "main", "ls")
     assert result.returncode == 0 and result.stdout == f"{container}:\nout\x00put\n"
     assert ctl.run("exec", "-sqe", "-l", "exit", "1").returncode == 0
+
+
+# --- streams: what is asked for, and servers that do not do their part (the others: runtime/test_ctl_streams.py) ---
+
+class Answers:
+    """A streaming server that gives each request the same answer and closes."""
+
+    def __init__(self, answer, context=None):
+        self.requests, self.answer, self.context = [], answer, context
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            with contextlib.suppress(OSError):  # clients that do not like us
+                self.answer_one(connection)
+
+    def answer_one(self, connection):
+        if self.context:
+            connection = self.context.wrap_socket(connection, server_side=True)
+        with connection:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                piece = connection.recv(4096)
+                if not piece:
+                    return
+                request += piece
+            self.requests.append(request.decode())
+            connection.sendall(self.answer)
+            if self.context:
+                connection.unwrap()
+
+
+@pytest.fixture
+def answers():
+    made = []
+
+    def make(answer, context=None):
+        made.append(Answers(answer, context))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.listener.close()
+
+
+def test_stream_requests(ctl, answers):
+    server = answers(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nused\x1b[31m\n")
+    container = ctl.started()
+    ctl.fake.runtime.url = f"http://127.0.0.1:{server.port}/exec/TOKEN?x=1"
+    error = ctl.fails("exec", container, "ls", "-l")
+    assert f"the streaming server 127.0.0.1:{server.port}: it answers 403 Forbidden: used [31m (PERMISSION_DENIED)" in error
+    sent = ctl.fake.runtime.requests[-1]
+    assert list(sent.cmd) == ["ls", "-l"] and (sent.stdin, sent.stdout, sent.stderr, sent.tty) == (False, True, True, False)
+    lines = server.requests[-1].split("\r\n")
+    assert lines[0] == "POST /exec/TOKEN?x=1 HTTP/1.1" and f"Host: 127.0.0.1:{server.port}" in lines
+    assert {"Connection: Upgrade", "Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io"} <= set(lines)
+    ctl.fails("exec", "-i", "--transport", "websocket", container, "ls")
+    assert ctl.fake.runtime.requests[-1].stdin
+    lines = server.requests[-1].split("\r\n")
+    assert lines[0].startswith("GET /exec/TOKEN") and "Sec-WebSocket-Protocol: v5.channel.k8s.io" in lines
+    ctl.fails("attach", "-i", container)
+    sent = ctl.fake.runtime.requests[-1]
+    assert isinstance(sent, pb.AttachRequest) and (sent.stdin, sent.stdout, sent.stderr, sent.tty) == (True, True, True, False)
+    ctl.fails("port-forward", "pod", "80")
+    assert ctl.fake.runtime.requests[-1].pod_sandbox_id == "pod" and "X-Stream-Protocol-Version: portforward.k8s.io" in server.requests[-1]
+    ctl.fails("port-forward", "-r", "websocket", "pod", "80")
+    assert "Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io" in server.requests[-1]
+
+
+@pytest.mark.parametrize("answer, words", [
+    (b"", "closed the connection without an answer"),
+    (b"SSH-2.0-x\r\n\r\n", "does not speak HTTP"),
+    (b"HTTP/1.1 200 OK\r\n\r\nhello", "it answers 200 OK: hello"),
+    (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "another protocol"),
+    (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n", "none of the protocols"),
+    (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n",
+     "the connection ended before the command"),
+    (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
+     b"\x80\x02\x00\x01\x00\x00\x00\x0azzzzzzzzzz", "the connection ended before the command"),
+    (b"HTTP/1.1 404 Not Found\r\n" + b"x: " + b"y" * 100000 + b"\r\n\r\n", "does not speak HTTP"),
+])
+def test_odd_streaming_servers(ctl, answers, answer, words):
+    ctl.fake.runtime.url = f"http://127.0.0.1:{answers(answer).port}/x"
+    assert words in ctl.fails("exec", ctl.started(), "ls")
+
+
+def test_lost_port_forward(ctl, answers):
+    server = answers(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+                     b"X-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n")
+    ctl.fake.runtime.url = f"http://127.0.0.1:{server.port}/x"
+    assert "the connection to the pod is lost" in ctl.fails("port-forward", "pod", ":80")
+
+
+def test_stream_urls(ctl):
+    container = ctl.started()
+    for url, words in (("ftp://x/", "ftp"), ("http://127.0.0.1:1/", "refused"), ("/exec/t", "127.0.0.1:10250"), ("", "not a URL")):
+        ctl.fake.runtime.url = url
+        assert re.search(words, ctl.fails("exec", container, "ls")), url
+
+
+def test_streams_over_tls(ctl, answers):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=box", "-addext", "subjectAltName=DNS:box", "-keyout", ctl.root / "key.pem", "-out", ctl.root / "cert.pem"],
+                   check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ctl.root / "cert.pem", ctl.root / "key.pem")
+    server = answers(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", context)
+    ctl.fake.runtime.url = f"https://127.0.0.1:{server.port}/x"
+    container = ctl.started()
+    assert "it answers 404 Not Found" in ctl.fails("exec", container, "ls")
+    assert "it answers 404 Not Found" in ctl.fails("exec", "--tls-ca", ctl.root / "cert.pem", "--tls-sni", "box", container, "ls")
+    assert "it answers" not in ctl.fails("exec", "--tls-ca", ctl.root / "cert.pem", container, "ls")
+    assert "belong together" in ctl.fails("exec", "--tls-key", ctl.root / "key.pem", container, "ls")
+    assert "it answers 404" in ctl.fails("exec", "--tls-cert", ctl.root / "cert.pem", "--tls-key", ctl.root / "key.pem", container, "ls")
 
 
 # --- statistics, events, updates ---
@@ -583,7 +706,6 @@ def test_nobody_there(root):
 
 
 def test_not_a_runtime(root):
-    import socket
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(root / "cri.sock"))
         listener.listen()
@@ -629,7 +751,7 @@ def test_cancel(ctl):
 def test_words(ctl):
     help = ctl("--help")
     verbs = re.findall(r"^  ([a-z-]+) {2,}[A-Z]", help, re.M)
-    assert verbs == ("version info runp create start run ps pods logs exec stop rm stopp rmp inspect inspectp pull load images rmi "
+    assert verbs == ("version info runp create start run ps pods logs exec attach port-forward stop rm stopp rmp inspect inspectp pull load images rmi "
                      "inspecti imagefsinfo stats statsp metricsp metricdescs events update checkpoint runtime-config "
                      "update-runtime-config").split()
     manual = (TOP / "docs" / "interlink-cri.1").read_text().split(".SH CTL")[1].split(".SH EXIT")[0].replace("\\fP", " ").replace("\\-", "-")
