@@ -143,6 +143,7 @@ static bool crun_create(struct engine *e, const struct engine_create *c, struct 
 
     security_facts_fill(&facts, &e->isolation, e->root, true, e->cgroups.devices);
     facts.pod = e->pod.on ? &e->pod : NULL;
+    facts.foreign_network = e->root && !e->pod.on && !e->isolation.network && !security_host_network(c->sandbox);
     if (!security_check(&facts, c->config, c->sandbox, err))
         return false;
     if (!crun_prepare(e, c, &facts, &s, &note, err)) {

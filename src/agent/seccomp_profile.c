@@ -171,6 +171,14 @@ bool seccomp_default(uint64_t bounding, struct seccomp_filter *out, struct statu
 
 /* ---- profiles in JSON ---- */
 
+/* Valid, but not for us. */
+static bool seccomp_json_refuse(const struct json *j, const char *what, struct status *err)
+{
+    json_fail(j, err, "%s: notifications are not offered", what);
+    err->code = STATUS_FAILED_PRECONDITION;
+    return false;
+}
+
 static bool seccomp_json_action(const struct json *j, int64_t errno_ret, uint32_t *out, struct status *err)
 {
     static const struct {
@@ -194,6 +202,8 @@ static bool seccomp_json_action(const struct json *j, int64_t errno_ret, uint32_
         *out = actions[i].action | (actions[i].data ? (uint32_t)errno_ret : 0);
         return true;
     }
+    if (strcmp(name, "SCMP_ACT_NOTIFY") == 0)
+        return seccomp_json_refuse(j, name, err);
     return json_fail(j, err, "the action %.40s cannot be applied", name);
 }
 
@@ -329,8 +339,8 @@ bool seccomp_from_json(struct str json, struct seccomp_filter *out, struct statu
         return false;
     if (action == NULL)
         return json_fail(root, err, "a seccomp profile without defaultAction");
-    if (json_member(root, "listenerPath") != NULL)
-        return json_fail(root, err, "a seccomp profile with listenerPath: notifications are not offered");
+    if (json_member(root, "listenerPath") != NULL || json_member(root, "listenerMetadata") != NULL)
+        return seccomp_json_refuse(root, json_member(root, "listenerPath") != NULL ? "listenerPath" : "listenerMetadata", err);
     if (!seccomp_json_action(action, default_errno, &default_action, err))
         return false;
     seccomp_rules_init(&rules, default_action);

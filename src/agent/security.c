@@ -51,6 +51,20 @@ static int security_capability_number(const char *name)
     return -1;
 }
 
+/* Whether this process has supplementary groups that its children cannot lose: with one id only setgroups(2) is forbidden. */
+static bool security_keeps_groups(const struct isolation *isolation)
+{
+    gid_t own = getegid();
+    int count = isolation->gids > 1 ? 0 : getgroups(0, NULL);
+    cleanup_free gid_t *groups = xcalloc(count > 0 ? (size_t)count : 1, sizeof *groups);
+
+    count = count > 0 ? getgroups(count, groups) : 0;
+    for (int i = 0; i < count; i++)
+        if (groups[i] != own)
+            return true;
+    return false;
+}
+
 void security_facts_fill(struct security_facts *f, const struct isolation *isolation, bool root, bool containers,
                          bool device_rules)
 {
@@ -62,7 +76,16 @@ void security_facts_fill(struct security_facts *f, const struct isolation *isola
                                   .root = root,
                                   .containers = containers,
                                   .device_rules = device_rules,
+                                  .kept_groups = !root && security_keeps_groups(isolation),
                                   .available = data[0].permitted | (uint64_t)data[1].permitted << 32 };
+}
+
+bool security_host_network(const Runtime__V1__PodSandboxConfig *sandbox)
+{
+    const Runtime__V1__LinuxSandboxSecurityContext *s =
+        sandbox == NULL || sandbox->linux == NULL ? NULL : sandbox->linux->security_context;
+
+    return s != NULL && s->namespace_options != NULL && s->namespace_options->network == RUNTIME__V1__NAMESPACE_MODE__NODE;
 }
 
 static void security_note(struct buf *note, const char *text)
@@ -105,6 +128,10 @@ static bool security_bits(const struct security_facts *f, const char *field, cha
             return status_set(err, STATUS_FAILED_PRECONDITION,
                               SECURITY_CONTEXT "capabilities.%s: %s would have no effect, for this job runs without root", field,
                               security_names[number]);
+        if (added && f->foreign_network && number == CAP_NET_ADMIN)
+            return status_set(err, STATUS_FAILED_PRECONDITION,
+                              SECURITY_CONTEXT "capabilities.%s: CAP_NET_ADMIN would be over the machine's own network, for this pod "
+                              "has none of its own (there is no CNI configuration); a pod on the host's network may have it", field);
         *out |= bit;
     }
     return true;
@@ -128,6 +155,10 @@ bool security_capabilities(const struct security_facts *f, const Runtime__V1__Li
             set = f->available;
         if (security_has_all(c->drop_capabilities, c->n_drop_capabilities))
             set = 0;
+        if (f->foreign_network && (set & SECURITY_BIT(CAP_NET_ADMIN)) != 0) {
+            set &= ~SECURITY_BIT(CAP_NET_ADMIN);
+            security_note(note, "CAP_NET_ADMIN is withheld, for it would be over the machine's own network");
+        }
     }
     /* A device node that may be made but not restricted would be the machine's disk. */
     if (f->root && f->containers && !f->device_rules && (set & SECURITY_BIT(CAP_MKNOD)) != 0 &&
@@ -135,6 +166,8 @@ bool security_capabilities(const struct security_facts *f, const Runtime__V1__Li
         set &= ~SECURITY_BIT(CAP_MKNOD);
         security_note(note, "CAP_MKNOD is withheld, for cgroups cannot restrict devices here");
     }
+    if (c != NULL && security_has_all(c->add_ambient_capabilities, c->n_add_ambient_capabilities))
+        ambient = set | add;
     set = ((set | add | ambient) & ~drop) & f->available;
     *out = (struct security_capabilities){ .bounding = set, .permitted = set, .inheritable = ambient & set, .ambient = ambient & set };
     return true;
@@ -374,6 +407,9 @@ bool security_check_user(const struct security_facts *f, const Runtime__V1__Cont
     for (size_t i = 0; i < user->asked_count; i++)
         if (!security_has_gid(f, user->groups[i]))
             return security_refuse_id(f, i == 0 ? group_field : SECURITY_CONTEXT "supplemental_groups", "gid", user->groups[i], err);
+    if (f->kept_groups && s != NULL && s->supplemental_groups_policy == RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict)
+        return security_refuse(err, SECURITY_CONTEXT "supplemental_groups_policy",
+                               "Strict, but this job runs without root and cannot give up its user's own supplementary groups");
     size_t kept = user->asked_count;
     for (size_t i = user->asked_count; i < user->group_count; i++)
         if (security_has_gid(f, user->groups[i]))

@@ -18,8 +18,12 @@ struct security_facts {
     bool root;         /* all ids, devices and real capabilities */
     bool containers;   /* the engine has namespaces and mounts (crun), or not (host) */
     bool device_rules; /* access to device nodes can be restricted by cgroups */
+    bool kept_groups;  /* processes keep supplementary groups of the job's user, for they cannot be given up */
+    bool foreign_network; /* the pod is to have a network of its own and uses the machine's, which it would have rights over */
     uint64_t available; /* capabilities of this process, as bits by number */
 };
+/* Whether the pod asks for the machine's network. */
+bool security_host_network(const Runtime__V1__PodSandboxConfig *sandbox);
 void security_facts_fill(struct security_facts *f, const struct isolation *isolation, bool root, bool containers,
                          bool device_rules);
 

@@ -125,10 +125,10 @@ static void spec_mount_kernel(const struct spec_input *in, struct spec *out)
     spec_mount_default(in, out, "/dev/pts", "devpts", "devpts",
                        spec_has_tty_group(in) ? "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"
                                               : "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620");
-    if (is->user && !is->ipc)
-        spec_mount_default(in, out, "/dev/mqueue", "bind", "/dev/mqueue", "rbind,nosuid,noexec,nodev");
-    else
+    if (!is->user || is->ipc)
         spec_mount_default(in, out, "/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev");
+    else if (access("/dev/mqueue", F_OK) == 0) /* not every machine mounts it */
+        spec_mount_default(in, out, "/dev/mqueue", "bind", "/dev/mqueue", "rbind,nosuid,noexec,nodev");
     if (is->user) {
         spec_mount_sys(in, out);
         return;

@@ -197,6 +197,23 @@ static void test_capabilities(void **state)
     assert_non_null(convert(w));
     assert_int_equal(w->spec.process.ambient, 1ull << 12);
     assert_int_equal(w->spec.process.inheritable, 1ull << 12);
+    c.add_ambient_capabilities = all;
+    assert_non_null(convert(w));
+    assert_int_equal(w->spec.process.ambient, 0xa80425fb);
+    c.n_drop_capabilities = 0;
+    c.add_ambient_capabilities = add;
+    /* Not over a network that is not the pod's. */
+    w->facts.foreign_network = true;
+    refused(w, STATUS_FAILED_PRECONDITION, "capabilities.add_ambient_capabilities: CAP_NET_ADMIN would be over the machine's own network");
+    c.n_add_ambient_capabilities = 0;
+    c.add_capabilities = all;
+    c.n_add_capabilities = 1;
+    assert_non_null(convert(w));
+    assert_int_equal(w->spec.process.bounding, ((1ull << 41) - 1) & ~(1ull << 12));
+    assert_non_null(strstr(buf_cstr(&w->note), "CAP_NET_ADMIN is withheld"));
+    c.n_add_capabilities = 0;
+    c.n_add_ambient_capabilities = 1;
+    w->facts.foreign_network = false;
     add[0] = (char *)(uintptr_t) "FLY";
     refused(w, STATUS_INVALID_ARGUMENT, "capabilities.add_ambient_capabilities: there is no capability \"FLY\"");
     add[0] = (char *)(uintptr_t) "SYS_RESOURCE";
@@ -332,6 +349,15 @@ static void test_rootless(void **state)
     assert_string_equal(json_string(json_member(mount_at(j, "/sys"), "type"), ""), "bind");
     assert_false(has_string(json_member(mount_at(j, "/dev/pts"), "options"), "gid=5"));
     assert_null(mount_at(j, "/sys/fs/cgroup"));
+    /* Groups of the job's user that nobody can give up are more than Strict allows. */
+    w->facts.kept_groups = true;
+    assert_non_null(convert(w));
+    w->security.supplemental_groups_policy = RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
+    refused(w, STATUS_FAILED_PRECONDITION, "supplemental_groups_policy: Strict");
+    w->facts.kept_groups = false;
+    assert_non_null(convert(w));
+    w->security.supplemental_groups_policy = (Runtime__V1__SupplementalGroupsPolicy)7;
+    refused(w, STATUS_INVALID_ARGUMENT, "supplemental_groups_policy: 7");
     world_free(w);
     arena_free(&kept);
 }

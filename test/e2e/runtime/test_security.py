@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who a container's processes are and what they may do; what Status promises of it."""
+import subprocess
 import time
 
+import grpc
 import pytest
 from conftest import IMAGES
 from cri import pb, refused
-from serving import BUSYBOX
+from serving import BUSYBOX, Pod
 from test_contexts import linux, said
 
 GROUPS_IMAGE = "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest"  # uid 1000 is in group 50000
@@ -65,6 +67,108 @@ def test_the_stop_signal_in_force_is_shown(pod, cri):
     cri.exec_sync(container, "true")
     cri.runtime.StopContainer(pb.StopContainerRequest(container_id=container, timeout=20))
     assert cri.status(container).exit_code == 5
+
+
+@pytest.mark.root_only("an ordinary user has one id only")
+def test_ambient_capabilities_work_for_ordinary_users_of_a_container(pod, cri):
+    """Without them a user who is not root has none in force; with them what they allow can be done."""
+    def tries(**caps):
+        return said(pod, cri, "sh", "-c", "grep CapEff /proc/self/status; chown 5 /tmp && echo changed; true",
+                    linux=linux(run_as_user=pb.Int64Value(value=1000), capabilities=pb.Capability(**caps))).split()
+
+    assert tries(add_capabilities=["CHOWN"])[1:] == ["0000000000000000"]
+    assert tries(add_ambient_capabilities=["CHOWN"])[1:] == ["0000000000000001", "changed"]
+    container = pod.run("sleep", "1000", linux=linux(run_as_user=pb.Int64Value(value=1000), capabilities=pb.Capability(
+        add_ambient_capabilities=["CHOWN"])))
+    assert b"0000000000000001" in cri.exec_sync(container, "grep", "CapEff", "/proc/self/status").stdout
+
+
+@pytest.mark.root_only("an ordinary user's job has no such rights")
+def test_rights_over_the_machines_network_are_not_given_by_the_way(serve, cri):
+    shared = Pod(serve, cri, "shared", host_network=False)  # without CNI its network is the machine's
+    with refused("FAILED_PRECONDITION", "add_capabilities", "CAP_NET_ADMIN", "machine's own network"):
+        shared.create("true", linux=linux(capabilities=pb.Capability(add_capabilities=["NET_ADMIN"])))
+    out = said(shared, cri, "grep", "CapBnd", "/proc/self/status", linux=linux(capabilities=pb.Capability(add_capabilities=["ALL"])))
+    assert int(out.split()[1], 16) & 1 << 12 == 0
+
+
+@pytest.mark.root_only("an ordinary user cannot mount")
+def test_mounts_below_a_read_only_mount(serve, pod, cri):
+    """They can be written to, unless the mount is read-only recursively."""
+    folder = serve.root / "tree"
+    (folder / "tmpfs").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder / "tmpfs"], check=True)
+    try:
+        def writes(**more):
+            mount = pb.Mount(host_path=str(folder), container_path="/tree", readonly=True, **more)
+            return said(pod, cri, "sh", "-c", "for d in . tmpfs; do touch /tree/$d/x 2>/dev/null && echo yes || echo no; done", mounts=[mount])
+
+        assert writes() == "no\nyes\n"
+        assert writes(recursive_read_only=True) == "no\nno\n"
+    finally:
+        subprocess.run(["umount", folder / "tmpfs"], check=True)
+
+
+@pytest.mark.root_only("an ordinary user cannot mount")
+def test_mounts_propagate_as_they_are_told(serve, pod, cri):
+    folder = serve.root / "shared"
+    folder.mkdir()
+
+    def on_the_machine(*command):
+        subprocess.run(command, check=True)
+
+    on_the_machine("mount", "--bind", folder, folder)
+    on_the_machine("mount", "--make-shared", folder)
+    (folder / "in").mkdir()
+    (folder / "out").mkdir()
+    try:
+        for propagation, seen_inside, seen_outside in ((pb.PROPAGATION_PRIVATE, False, False),
+                                                       (pb.PROPAGATION_HOST_TO_CONTAINER, True, False),
+                                                       (pb.PROPAGATION_BIDIRECTIONAL, True, True)):
+            container = pod.run("sleep", "1000", linux=linux(capabilities=pb.Capability(add_capabilities=["SYS_ADMIN"])), mounts=[
+                pb.Mount(host_path=str(folder), container_path="/shared", propagation=propagation)])
+            on_the_machine("mount", "--bind", "/etc", folder / "in")
+            inside = cri.exec_sync(container, "ls", "/shared/in").stdout != b""
+            on_the_machine("umount", folder / "in")
+            assert cri.exec_sync(container, "mount", "-o", "bind", "/bin", "/shared/out").exit_code == 0
+            outside = any((folder / "out").iterdir())
+            cri.exec_sync(container, "umount", "/shared/out")
+            assert (inside, outside) == (seen_inside, seen_outside), propagation
+            cri.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=container))
+        with refused("FAILED_PRECONDITION", "mounts[0]", "not on a shared mount"):
+            on_the_machine("mount", "--make-private", folder)
+            pod.create("true", mounts=[pb.Mount(host_path=str(folder), container_path="/x", propagation=pb.PROPAGATION_BIDIRECTIONAL)])
+    finally:
+        on_the_machine("umount", folder)
+
+
+def test_options_of_a_mount(serve, pod, cri):
+    folder = serve.root / "options"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    (folder / "program").write_text("#!/bin/sh\necho ran\n")
+    (folder / "program").chmod(0o755)
+    mount = pb.Mount(host_path=str(folder), container_path="/o", readonly=True, mount_options=["noexec", "nosuid"])
+    assert said(pod, cri, "sh", "-c", "/o/program 2>/dev/null || echo refused", mounts=[mount]) == "refused\n"
+    del mount.mount_options[:]
+    assert said(pod, cri, "/o/program", mounts=[mount]) == "ran\n"
+    mount.mount_options.append("loud")
+    with refused("INVALID_ARGUMENT", "mounts[0].mount_options", "loud"):
+        pod.create("true", mounts=[mount])
+
+
+def test_what_may_be_done_with_a_device(serve, pod, cri):
+    """Only cgroups can tell reading from writing; where there are none, a device that may only be read is refused."""
+    def opened(permissions):
+        device = pb.Device(host_path="/dev/kmsg", container_path="/dev/mine", permissions=permissions)
+        return said(pod, cri, "sh", "-c", "true 2>/dev/null >/dev/mine && echo yes || echo no", devices=[device])
+
+    try:
+        assert opened("r") == "no\n"
+    except grpc.RpcError as error:
+        assert error.code().name == "FAILED_PRECONDITION" and "devices[0]" in error.details() and "cannot be enforced" in error.details()
+        assert serve.kind == "user"
+        return
+    assert opened("w") == "yes\n"
 
 
 def image_mount(path="/mnt/image", sub_path="", image=BUSYBOX, **more):
