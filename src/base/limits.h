@@ -362,8 +362,10 @@
 #define LISTS_PART_SIZE (128u << 10)
 /* Streamed lists under way: each holds on to a list as it was, some MB on a big node. */
 #define LISTS_STREAMS_MAX 64
-/* Events that wait for slow subscribers, or for one to come back: about two thousand of pods with many containers. */
+/* Events that wait for slow subscribers: about two thousand of pods with many containers. */
 #define EVENTS_KEPT_BYTES (8 << 20)
+/* ... and for one to come back: it may never, as with a kubelet that lists instead. */
+#define EVENTS_KEPT_IDLE_BYTES (2 << 20)
 /* How long events are kept while nobody subscribes: containerd's time. kubelet comes back within seconds. */
 #define EVENTS_KEEP_MS 300000
 /* kubelet is one; the rest are people who look on. Each may have 256 KiB under way. */

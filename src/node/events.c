@@ -190,7 +190,7 @@ static void events_bound(struct events *events)
         log_warn("events: a subscriber reads too slowly and was dropped");
         events_fail_all(events, events->kept.next, &err);
     }
-    if (events->kept_bytes > EVENTS_KEPT_BYTES) {
+    if (events->subscriber_count == 0 && events->kept_bytes > EVENTS_KEPT_IDLE_BYTES) {
         events->lost = true;
         events_drop_all(events);
     }

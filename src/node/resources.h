@@ -3,7 +3,8 @@
  *
  * The agent applies them, or refuses them and leaves everything as it was; then they are in the durable record; then the
  * caller hears "yes". A caller that hears nothing asks again: the same limits twice are the same limits. kubelet asks the
- * runtime before it changes the pod's cgroup: a refusal of ours refuses the resize. */
+ * runtime before it changes the pod's cgroup: a refusal of ours refuses the resize. The annotations of a request are for
+ * plugins of the runtime, of which there are none; nothing of CRI is said in them. */
 #ifndef NODE_RESOURCES_H
 #define NODE_RESOURCES_H
 

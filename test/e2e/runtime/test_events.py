@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """GetContainerEvents: what kubelet's evented PLEG lives on."""
+import os
 import queue
+import socket
+import tempfile
 import threading
 import time
 
 import grpc
 import pytest
-from serving import Pod
+from serving import Pod, Serve
 from cri import Client, pb, refused
+from test_remote import Plugin, free_port
 
 CREATED, STARTED = pb.CONTAINER_CREATED_EVENT, pb.CONTAINER_STARTED_EVENT
 STOPPED, DELETED = pb.CONTAINER_STOPPED_EVENT, pb.CONTAINER_DELETED_EVENT
@@ -186,3 +190,103 @@ def test_too_many_subscribers_are_told_so(serve):
                 if not subscriber.stream.done():
                     break
             assert time.monotonic() < end
+
+
+# ---- an agent whose connection breaks ----
+
+class Wire:
+    """What lies between agents and the relay: carries bytes until it is cut."""
+
+    def __init__(self, to):
+        self.to = to
+        self.whole = True
+        self.sockets = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            if not self.whole:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self.to))
+            self.sockets += [near, far]
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self.carry, args=(a, b), daemon=True).start()
+
+    @staticmethod
+    def carry(a, b):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+        except OSError:
+            pass
+        for s in (a, b):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self):
+        self.whole = False
+        for s in self.sockets:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.cut()
+        self.listener.close()
+
+
+@pytest.fixture
+def remote(images):
+    root = tempfile.mkdtemp(prefix="icri-", dir="/tmp")
+    os.chmod(root, 0o755)
+    port = free_port()
+    wire = Wire(port)
+    server = Serve(root, config=f"""
+Relay:
+  Listen: 127.0.0.1:{port}
+  Advertise: 127.0.0.1:{wire.port}
+Handlers:
+  - Name: cluster
+    Target: unix://{root}/remote.sock
+""")
+    server.kind = "root"
+    server.wire = wire
+    server.plugin = Plugin(server)
+    server.plugin.start()
+    server.start()
+    assert server.ctl("load", str(images)).returncode == 0
+    yield server
+    server.client.remove_everything()
+    server.plugin.stop()
+    server.finish()
+    wire.close()
+
+
+def test_what_happens_while_an_agent_is_out_of_reach_is_heard_when_it_calls_again(remote):
+    cri = remote.client
+    with Subscriber(remote) as watch:
+        pod = Pod(remote, cri, "far")
+        ends, stays = pod.run("sh", "-c", "sleep 1; exit 5"), pod.run("sleep", "1000")
+        assert words(watch.take(6)) == [(pod.id, CREATED), (pod.id, STARTED), (ends, CREATED), (ends, STARTED),
+                                        (stays, CREATED), (stays, STARTED)]
+        remote.wire.cut()
+        time.sleep(1.5)
+        assert watch.events.empty() and cri.status(ends).state == pb.CONTAINER_RUNNING
+        remote.wire.whole = True
+        event = watch.next()
+        assert words([event]) == [(ends, STOPPED)]
+        assert {(c.id, c.state, c.exit_code) for c in event.containers_statuses} == \
+            {(ends, pb.CONTAINER_EXITED, 5), (stays, pb.CONTAINER_RUNNING, 0)}
+        cri.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=ends))
+        assert words([watch.next()]) == [(ends, DELETED)]
+        assert watch.events.empty()
