@@ -330,7 +330,11 @@ static int h2_on_sent(nghttp2_session *session, const nghttp2_frame *frame, void
         char *why cleanup_free = frame->goaway.opaque_data_len > 0
                                      ? xstrndup((const char *)frame->goaway.opaque_data, frame->goaway.opaque_data_len)
                                      : xstrdup(nghttp2_http2_strerror(frame->goaway.error_code));
-        log_warn("%s: HTTP/2: %s; closing the connection", h2->stream->peer, why);
+        /* A client of grpc-go that leaves names stream 2^31 - 1, which it may not; it is leaving all the same. */
+        if (strcmp(why, "GOAWAY: invalid last_stream_id") == 0)
+            log_debug("%s: HTTP/2: the peer goes away", h2->stream->peer);
+        else
+            log_warn("%s: HTTP/2: %s; closing the connection", h2->stream->peer, why);
         h2_set_why(h2, why);
     }
     if (frame->hd.type > NGHTTP2_HEADERS)

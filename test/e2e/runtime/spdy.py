@@ -56,6 +56,7 @@ def upgrade(url, headers, method="POST", timeout=20):
         answer[key.lower()] = value.strip()
     if status != 101:
         body = file.read(int(answer.get("content-length", 0))).decode()
+        file.close()
         sock.close()
         raise UpgradeError(status, answer, body)
     return sock, file, answer

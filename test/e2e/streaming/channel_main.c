@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Channels of the program's own, for peers of other implementations to try:
  *
- *   channel_main serve [COUNT]      answers upgrades on a TCP port of the loopback interface: prints "ready PORT"; ends on SIGTERM,
- *                                   or when its standard input does. Every channel does what its name says (below).
- *   channel_main dial PORT CARRIER  speaks SPDY or WebSocket, right away and without an upgrade, to a server that echoes:
- *                                   a few channels, a few megabytes each; exits with 0 when all of it came back.
+ *   channel_main serve                 answers upgrades on a TCP port of the loopback interface: prints "ready PORT"; ends on
+ *                                      SIGTERM, or when its standard input does. Channels do what their names say (below).
+ *   channel_main dial ADDRESS CARRIER  to a server that sends back what it gets, by "spdy", "binary", "base64" or "tunnel":
+ *                                      three channels, some megabytes each; exits with 0 when all of it came back.
  *
  * What a channel does: the value of the header "streamtype" (SPDY), or the number in the request's query (?0=echo&1=source).
  *   echo     sends back what comes, and its end
@@ -18,6 +18,7 @@
 #include "io/loop.h"
 #include "io/socket.h"
 
+#include <netinet/in.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -261,10 +262,181 @@ static int test_serve(void)
     return 0;
 }
 
+/* ---- the client ---- */
+
+#define DIAL_CHANNELS 3
+#define DIAL_BYTES (5u << 20)
+
+struct test_dial {
+    struct loop *loop;
+    struct channel_conn *conn;
+    size_t done;
+    bool spdy, close_signals, closed;
+    struct status why;
+};
+
+struct test_sender {
+    struct test_dial *dial;
+    struct channel *channel;
+    size_t number, sent, heard;
+    bool ended, gone, wrong;
+};
+
+static uint8_t test_byte(const struct test_sender *s, size_t at)
+{
+    return (uint8_t)(at / 1000 + at * 3 + s->number);
+}
+
+static void test_sender_go(struct test_sender *s)
+{
+    uint8_t bytes[10000];
+    bool more = true;
+
+    while (more && s->sent < DIAL_BYTES) {
+        size_t n = sizeof bytes < DIAL_BYTES - s->sent ? sizeof bytes : DIAL_BYTES - s->sent;
+        for (size_t i = 0; i < n; i++)
+            bytes[i] = test_byte(s, s->sent + i);
+        more = channel_send(s->channel, bytes, n);
+        s->sent += n;
+    }
+    if (s->sent == DIAL_BYTES)
+        channel_end(s->channel);
+}
+
+static void test_sender_on_data(void *arg, struct str piece)
+{
+    struct test_sender *s = arg;
+
+    for (size_t i = 0; i < piece.n; i++)
+        s->wrong = s->wrong || (uint8_t)piece.p[i] != test_byte(s, s->heard + i);
+    s->heard += piece.n;
+    if (s->heard == DIAL_BYTES)
+        s->dial->done++;
+}
+
+static void test_sender_on_end(void *arg)
+{
+    ((struct test_sender *)arg)->ended = true;
+}
+
+static void test_sender_on_writable(void *arg)
+{
+    test_sender_go(arg);
+}
+
+static void test_sender_on_gone(void *arg, const struct status *err)
+{
+    struct test_sender *s = arg;
+
+    s->gone = true;
+    if (err != NULL)
+        fprintf(stderr, "channel %zu: %s\n", s->number, err->message);
+}
+
+static void test_dial_on_close(void *arg, const struct status *err)
+{
+    struct test_dial *dial = arg;
+
+    dial->closed = true;
+    dial->why = *err;
+}
+
+/* Asks for the upgrade and reads the answer's head; blocking, and as simple as a test may be. */
+static int test_dial_upgrade(const char *address, const char *carrier)
+{
+    struct address a;
+    struct status err;
+    char request[512], head[4096], key[WEBSOCKET_KEY_SIZE], accept[WEBSOCKET_ACCEPT_SIZE];
+    size_t n = 0;
+
+    if (!address_parse(address, &a, &err))
+        return -1;
+    struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(a.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&in, sizeof in) != 0)
+        return -1;
+    websocket_make_key(key);
+    websocket_accept(key, accept);
+    if (strcmp(carrier, "spdy") == 0)
+        snprintf(request, sizeof request, "POST / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+                 "X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n", address);
+    else
+        snprintf(request, sizeof request, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                 "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\nSec-WebSocket-Protocol: %s\r\n\r\n", address, key,
+                 strcmp(carrier, "binary") == 0   ? "v5.channel.k8s.io"
+                 : strcmp(carrier, "base64") == 0 ? "base64.channel.k8s.io"
+                                                  : "SPDY/3.1+portforward.k8s.io");
+    if (write(fd, request, strlen(request)) != (ssize_t)strlen(request))
+        return -1;
+    while (n < sizeof head - 1 && (n < 4 || memcmp(head + n - 4, "\r\n\r\n", 4) != 0))
+        if (read(fd, head + n++, 1) != 1)
+            return -1;
+    head[n] = '\0';
+    if (!str_starts(head, "HTTP/1.1 101") || (strcmp(carrier, "spdy") != 0 && strstr(head, accept) == NULL)) {
+        fprintf(stderr, "not upgraded: %s\n", head);
+        return -1;
+    }
+    return fd;
+}
+
+static int test_dial(const char *address, const char *carrier)
+{
+    const struct http_header headers[] = { { "streamType", "data" }, { "port", "80" } };
+    struct test_sender senders[DIAL_CHANNELS] = { { 0 } };
+    struct test_dial dial = { 0 };
+    struct channel_conn_options options = { .client = true, .on_close = test_dial_on_close, .arg = &dial };
+    struct status err = STATUS_INIT;
+    int fd = test_dial_upgrade(address, carrier), status = 0;
+
+    if (fd < 0)
+        return 1;
+    dial.loop = loop_new(&err);
+    dial.spdy = strcmp(carrier, "spdy") == 0 || strcmp(carrier, "tunnel") == 0;
+    options.carrier = strcmp(carrier, "spdy") == 0     ? CHANNEL_SPDY
+                      : strcmp(carrier, "binary") == 0 ? CHANNEL_WEBSOCKET
+                      : strcmp(carrier, "base64") == 0 ? CHANNEL_WEBSOCKET_BASE64
+                                                       : CHANNEL_WEBSOCKET_SPDY;
+    options.channel_count = dial.spdy ? 0 : DIAL_CHANNELS;
+    options.close_signals = options.carrier == CHANNEL_WEBSOCKET;
+    dial.conn = channel_conn_new(dial.loop, stream_of_fd(dial.loop, fd, &err), STR(""), &options);
+    for (size_t i = 0; i < DIAL_CHANNELS; i++) {
+        struct test_sender *s = &senders[i];
+        const struct channel_listener listener = { test_sender_on_data, test_sender_on_end, test_sender_on_writable,
+                                                   test_sender_on_gone, s };
+        *s = (struct test_sender){ .dial = &dial, .number = i };
+        s->channel = dial.spdy ? channel_open(dial.conn, headers, COUNT_OF(headers)) : channel_number(dial.conn, i);
+        channel_listen(s->channel, &listener);
+        test_sender_go(s);
+    }
+    while (dial.done < DIAL_CHANNELS && !dial.closed)
+        loop_turn(dial.loop, 1000);
+    while (dial.spdy && channel_conn_active(dial.conn) > 0 && !dial.closed)
+        loop_turn(dial.loop, 1000);
+    channel_conn_close(dial.conn);
+    while (!dial.closed)
+        loop_turn(dial.loop, 1000);
+    for (size_t i = 0; i < DIAL_CHANNELS; i++) {
+        const struct test_sender *s = &senders[i];
+        if (s->heard != DIAL_BYTES || s->wrong || !s->gone || (dial.spdy && !s->ended)) {
+            fprintf(stderr, "channel %zu: %zu bytes came back%s\n", i, s->heard, s->wrong ? ", and not those that were sent" : "");
+            status = 1;
+        }
+    }
+    if (dial.why.code != STATUS_OK) {
+        fprintf(stderr, "%s\n", dial.why.message);
+        status = 1;
+    }
+    channel_conn_free(dial.conn);
+    loop_free(dial.loop);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "serve") == 0)
         return test_serve();
-    fprintf(stderr, "usage: channel_main serve\n");
+    if (argc == 4 && strcmp(argv[1], "dial") == 0)
+        return test_dial(argv[2], argv[3]);
+    fprintf(stderr, "usage: channel_main serve | dial ADDRESS CARRIER\n");
     return 2;
 }
