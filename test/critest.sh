@@ -10,6 +10,8 @@
 #   INTERLINK_CRI_BINARY   the program (./interlink-cri)
 #   CRITEST_DIR            where to work and leave logs (build/critest)
 #   CRITEST_USER           run serve and critest as this uid (root makes the namespaces and there is no CNI)
+#   CRITEST_SUBIDS=1       that user has 65536 ids of its own in /etc/subuid and /etc/subgid (uidmap's newuidmap is needed)
+#   CRITEST_PORTS=1        ports below 1024 are free for all (net.ipv4.ip_unprivileged_port_start=0)
 #   CRITEST_NO_CNI=1       without a pod network of its own
 #
 # Ends with one line "N passed, N failed, N skipped" and leaves report.xml, critest.log, serve.log.
@@ -52,6 +54,15 @@ if [ -z "${CRITEST_USER:-}" ] && [ -z "${CRITEST_NO_CNI:-}" ]; then
   "ipam":{"type":"host-local","dataDir":"/etc/cni/leases","ranges":[[{"subnet":"10.89.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
  {"type":"portmap","capabilities":{"portMappings":true},"snat":true}]}
 C
+fi
+if [ -n "${CRITEST_PORTS:-}" ]; then
+    sysctl -qw net.ipv4.ip_unprivileged_port_start=0
+fi
+if [ -n "${CRITEST_SUBIDS:-}" ]; then
+    mkdir -p "$dir/etc/upper" "$dir/etc/work"
+    mount -t overlay -o "lowerdir=/etc,upperdir=$dir/etc/upper,workdir=$dir/etc/work" critest-etc /etc
+    echo "$CRITEST_USER:1000000:65536" | tee /etc/subuid >/etc/subgid
+    getent passwd "$CRITEST_USER" >/dev/null || echo "critest:x:$CRITEST_USER:$CRITEST_USER::/:/bin/sh" >>/etc/passwd
 fi
 run=$dir/run
 mkdir -p "$run"

@@ -171,6 +171,29 @@ def test_what_may_be_done_with_a_device(serve, pod, cri):
     assert opened("w") == "yes\n"
 
 
+def test_a_container_may_join_the_processes_of_another(pod, cri):
+    """Ephemeral debug containers: NamespaceMode TARGET."""
+    target = pod.run("sleep", "1234")
+    debugger = pod.run("sleep", "1000", linux=pb.LinuxContainerConfig(security_context=pb.LinuxContainerSecurityContext(
+        namespace_options=pb.NamespaceOption(network=pb.NODE, pid=pb.TARGET, target_id=target))))
+    assert cri.exec_sync(debugger, "cat", "/proc/1/cmdline").stdout == b"sleep\x001234\x00"
+    with refused("FAILED_PRECONDITION", "target_id", "not running"):
+        pod.create("true", linux=pb.LinuxContainerConfig(security_context=pb.LinuxContainerSecurityContext(
+            namespace_options=pb.NamespaceOption(network=pb.NODE, pid=pb.TARGET, target_id="0" * 64))))
+
+
+def test_sysctls_of_a_pod_are_its_own(serve, cri):
+    sysctls = {"kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "77"}
+    pod = Pod(serve, cri, "sysctls", linux=pb.LinuxPodSandboxConfig(sysctls=sysctls))
+    other = Pod(serve, cri, "others")
+    script = ("sh", "-c", "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/fs/mqueue/msg_max")
+    assert said(pod, cri, *script) == "1\n77\n"
+    assert said(other, cri, *script) == "0\n10\n"
+    for name, word in (("net.core.somaxconn", "machine's network"), ("kernel.panic", "no namespace")):
+        with refused("FAILED_PRECONDITION", "linux.sysctls", name, word):
+            Pod(serve, cri, "refused", linux=pb.LinuxPodSandboxConfig(sysctls={name: "1"}))
+
+
 def image_mount(path="/mnt/image", sub_path="", image=BUSYBOX, **more):
     more.setdefault("readonly", True)
     return pb.Mount(container_path=path, image=pb.ImageSpec(image=image), image_sub_path=sub_path, **more)
