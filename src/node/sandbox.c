@@ -156,6 +156,12 @@ static bool sandbox_check(const Runtime__V1__RunPodSandboxRequest *request, stru
     if (*config->log_directory != '\0' && *config->log_directory != '/')
         return status_set(err, STATUS_INVALID_ARGUMENT, "config.log_directory: \"%s\" is not an absolute path",
                           config->log_directory);
+    if (config->windows != NULL)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "config.windows: this is Linux");
+    /* They would be the pause container's, and there is none; but a contradiction is one. */
+    if (config->linux != NULL && config->linux->security_context != NULL &&
+        config->linux->security_context->run_as_group != NULL && config->linux->security_context->run_as_user == NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.linux.security_context.run_as_group: needs run_as_user");
     return podns_check_sandbox(config, err);
 }
 

@@ -194,6 +194,14 @@ def test_sysctls_of_a_pod_are_its_own(serve, cri):
             Pod(serve, cri, "refused", linux=pb.LinuxPodSandboxConfig(sysctls={name: "1"}))
 
 
+def test_a_pod_that_contradicts_itself(serve, cri):
+    context = pb.LinuxSandboxSecurityContext(run_as_group=pb.Int64Value(value=1))
+    with refused("INVALID_ARGUMENT", "run_as_group", "run_as_user"):
+        Pod(serve, cri, "group", linux=pb.LinuxPodSandboxConfig(security_context=context))
+    with refused("FAILED_PRECONDITION", "windows"):
+        Pod(serve, cri, "windows", windows=pb.WindowsPodSandboxConfig())
+
+
 def image_mount(path="/mnt/image", sub_path="", image=BUSYBOX, **more):
     more.setdefault("readonly", True)
     return pb.Mount(container_path=path, image=pb.ImageSpec(image=image), image_sub_path=sub_path, **more)
