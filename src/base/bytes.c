@@ -262,14 +262,16 @@ void base64_append(struct buf *b, const void *p, size_t n, bool url)
     static const char for_url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     const char *alphabet = url ? for_url : plain;
     const uint8_t *in = p;
+    uint8_t *out = buf_reserve(b, (n + 2) / 3 * 4);
 
+    b->n += (n + 2) / 3 * 4;
     for (size_t i = 0; i < n; i += 3) {
         size_t left = n - i;
         uint32_t word = (uint32_t)in[i] << 16 | (left > 1 ? (uint32_t)in[i + 1] << 8 : 0) | (left > 2 ? in[i + 2] : 0);
-        uint8_t out[4] = { (uint8_t)alphabet[word >> 18], (uint8_t)alphabet[word >> 12 & 63],
-                           (uint8_t)(left > 1 ? alphabet[word >> 6 & 63] : '='),
-                           (uint8_t)(left > 2 ? alphabet[word & 63] : '=') };
-        buf_append(b, out, 4);
+        *out++ = (uint8_t)alphabet[word >> 18];
+        *out++ = (uint8_t)alphabet[word >> 12 & 63];
+        *out++ = (uint8_t)(left > 1 ? alphabet[word >> 6 & 63] : '=');
+        *out++ = (uint8_t)(left > 2 ? alphabet[word & 63] : '=');
     }
 }
 
@@ -290,6 +292,7 @@ static int base64_value(char c)
 
 bool base64_decode(struct str s, struct buf *out)
 {
+    uint8_t *start, *p;
     uint32_t word = 0;
     unsigned bits = 0;
 
@@ -297,6 +300,7 @@ bool base64_decode(struct str s, struct buf *out)
         s.n--;
     if (s.n % 4 == 1)
         return false;
+    start = p = buf_reserve(out, s.n / 4 * 3 + 2);
     for (size_t i = 0; i < s.n; i++) {
         int value = base64_value(s.p[i]);
         if (value < 0)
@@ -305,8 +309,9 @@ bool base64_decode(struct str s, struct buf *out)
         bits += 6;
         if (bits >= 8) {
             bits -= 8;
-            buf_append_byte(out, (uint8_t)(word >> bits));
+            *p++ = (uint8_t)(word >> bits);
         }
     }
+    out->n += (size_t)(p - start);
     return true;
 }

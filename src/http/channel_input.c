@@ -122,6 +122,7 @@ static void channel_on_opened(struct channel_conn *conn, const struct spdy_event
     }
     struct channel *c = channel_new(conn);
     spdy_accept(&conn->spdy, &c->stream);
+    c->send_ended = c->end_sent = c->stream.local_ended; /* the peer wants no answer */
     conn->options.on_channel(conn->options.arg, c, event->headers, event->header_count);
     if (c->gone)
         return;

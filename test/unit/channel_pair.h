@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "http/channel.h"
+#include "io/tls.h"
+#include "tls_fixtures.h"
 
 #define EARS_MAX 16
 
@@ -43,6 +45,7 @@ struct end {
 struct pair {
     struct loop *loop;
     struct end server, client;
+    bool tls;
     struct channel_conn_options options; /* for both */
 };
 
@@ -157,6 +160,15 @@ static inline void end_connect(struct pair *pair, struct end *end, int fd, bool 
     options.arg = end;
     struct stream *stream = stream_of_fd(pair->loop, fd, &err);
     assert_non_null(stream);
+    if (pair->tls) {
+        struct tls_trust *anyone = tls_trust_anyone();
+        struct tls_identity *identity = tls_identity_parse(str_of(fixture_ec_crt), str_of(fixture_ec_key), &err);
+        stream = client ? tls_client(pair->loop, stream, anyone, "localhost", NULL, 0, &err)
+                        : tls_server(pair->loop, stream, identity, 0, &err);
+        assert_non_null(stream);
+        tls_trust_free(anyone);
+        tls_identity_free(identity);
+    }
     end->conn = channel_conn_new(pair->loop, stream, STR(""), &options);
     for (; end->count < options.channel_count; end->count++)
         ear_listen(&end->ears[end->count], end, channel_number(end->conn, end->count));

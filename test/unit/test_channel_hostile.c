@@ -96,6 +96,11 @@ static void put_syn(struct raw *r, uint32_t id)
     buf_append(&r->out, payload.p, payload.n);
 }
 
+static void set_flags(struct raw *r, size_t at, uint8_t flags)
+{
+    r->out.p[at + 4] = flags;
+}
+
 static void put_data(struct raw *r, uint32_t id, size_t n)
 {
     put_u32(&r->out, id);
@@ -309,6 +314,34 @@ static void test_end_while_paused(void **state)
         assert_int_equal(r.pair.server.why.code, STATUS_UNAVAILABLE);
         raw_close(&r);
     }
+}
+
+/* FLAG_UNIDIRECTIONAL: what we send on it goes nowhere, and it is gone when the peer has ended. FLAG_FIN: the other way round. */
+static void test_one_way(void **state)
+{
+    struct raw r = { 0 };
+
+    (void)state;
+    raw_open(&r, CHANNEL_SPDY);
+    put_syn(&r, 1);
+    set_flags(&r, 0, 2);
+    size_t at = r.out.n;
+    put_syn(&r, 3);
+    set_flags(&r, at, 1);
+    raw_until(&r, r.pair.server.count == 2 && r.pair.server.ears[1].ended);
+    assert_true(channel_send(r.pair.server.ears[0].channel, "x", 1));
+    put_u32(&r.out, 1);
+    put_u32(&r.out, 1u << 24);
+    raw_until(&r, r.pair.server.ears[0].gone);
+    assert_true(r.pair.server.ears[0].ended && !r.pair.server.ears[0].failed);
+    assert_int_equal(count_answers(&r, 2, ANY), 1);
+    channel_send(r.pair.server.ears[1].channel, "answer", 6);
+    channel_end(r.pair.server.ears[1].channel);
+    raw_until(&r, r.pair.server.ears[1].gone);
+    assert_false(r.pair.server.ears[1].failed);
+    raw_settle(&r);
+    assert_memory_equal(r.in.p + r.in.n - 14, "\0\0\0\x03\x01\0\0\x06" "answer", 14);
+    raw_close(&r);
 }
 
 static void test_goaway(void **state)
@@ -578,6 +611,7 @@ int main(void)
         cmocka_unit_test(test_many_paused),
         cmocka_unit_test(test_gone_while_paused),
         cmocka_unit_test(test_end_while_paused),
+        cmocka_unit_test(test_one_way),
         cmocka_unit_test(test_goaway),
         cmocka_unit_test(test_spdy_error),
         cmocka_unit_test(test_cut),
