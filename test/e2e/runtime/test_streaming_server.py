@@ -82,6 +82,7 @@ def test_tls_short_time_outs_and_the_end_of_serve(start, tmp_path):
         assert "interlink-cri is being stopped" in c.finish()[2] and "interlink-cri is being stopped" in d.finish()[2]
     serve.process.wait(10)
     serve.start()
+    pod.wait_for_agent()
     assert b"4716" not in serve.client.exec_sync(container, "ps").stdout
 
 
