@@ -195,6 +195,9 @@
 
 /* node: the CRI side: sandboxes, containers, state, relay, services. */
 #include "node/waiter.c"
+#include "node/cni_network.c"
+#include "node/cni_call.c"
+#include "node/cni_exec.c"
 #include "node/state.c"
 #include "node/relay.c"
 #include "node/logfile.c"

@@ -371,6 +371,21 @@
 /* kubelet is one; the rest are people who look on. Each may have 256 KiB under way. */
 #define EVENTS_SUBSCRIBERS_MAX 64
 
+/* ---- pod networks (CNI) ---- */
+/* A chain has one to five plugins; its configuration, with what a folder adds, is some KiB. It is kept with each pod. */
+#define CNI_PLUGINS_MAX 16
+#define CNI_CONFIG_MAX (256u << 10)
+#define CNI_FILES_MAX 256
+#define CNI_DEPTH_MAX 32
+#define CNI_NAME_MAX 128
+/* What one plugin may print: a result is some hundred bytes, with many routes some KiB. Of its errors the end is kept. */
+#define CNI_OUTPUT_MAX (256u << 10)
+#define CNI_ERRORS_MAX (4u << 10)
+/* Addresses of one pod. */
+#define CNI_ADDRESSES_MAX 16
+/* Chains that run at a time, each with some processes; more wait. */
+#define CNI_RUNNING_MAX 32
+
 /* ---- streaming ---- */
 /* Streams that were promised and not opened: how many (kubelet's own bound), how large their requests, and for how long. */
 #define STREAM_TOKENS_MAX 1000

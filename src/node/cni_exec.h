@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cni_exec.h: runs the plugins of a network, one after another. For workers (io/child.h): everything here blocks, up to the
+ * time-out given. A plugin runs in a session of its own and dies with the worker; one that takes too long is killed with all that
+ * it started.
+ */
+#ifndef NODE_CNI_EXEC_H
+#define NODE_CNI_EXEC_H
+
+#include "node/cni_call.h"
+
+struct cni_exec {
+    const char *const *folders; /* of programs, NULL-terminated */
+    int64_t timeout_ms;         /* for the whole chain */
+};
+
+/* ADD: forwards, each going on from the one before; *result is what the last one printed. An error leaves what was done so far:
+ * call cni_del(). A result without an address for the pod is an error. */
+bool cni_add(const struct cni_exec *exec, const struct cni_network *network, const struct cni_attachment *attachment,
+             struct buf *result, struct status *err);
+/* DEL: backwards, with the result of the ADD where there is one (from 0.4.0 on). The first error ends it; doing it again is
+ * harmless. */
+bool cni_del(const struct cni_exec *exec, const struct cni_network *network, const struct cni_attachment *attachment,
+             struct status *err);
+/* CHECK: whether the pod's network still is as ADD left it. True where it cannot be asked (before 0.4.0, disableCheck). */
+bool cni_check(const struct cni_exec *exec, const struct cni_network *network, const struct cni_attachment *attachment,
+               struct status *err);
+/* STATUS: whether the plugins could add a pod. True where it cannot be asked (before 1.1.0). */
+bool cni_status(const struct cni_exec *exec, const struct cni_network *network, struct status *err);
+
+/* Kills every process, of whichever parent, whose environment says that it works for one of these pods (CNI_CONTAINERID), and
+ * waits until they are gone: what an earlier life of this program started must not go on beside what is started now. */
+void cni_kill_stray(const char *const *container_ids, size_t count);
+
+#endif
