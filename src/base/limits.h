@@ -411,6 +411,8 @@
  * a call while kubelet is polling: kubelet comes again every 11 to 15 s. */
 #define CONFIG_QUEUE_HOLD_MS 10000
 #define CONFIG_QUEUE_LEASE_MS 60000
+/* All CNI plugins of one pod: some wait for their daemons or a cloud's answer; kubelet gives a pod's start 4 minutes. */
+#define CONFIG_CNI_TIMEOUT_MS 120000
 /* Of streams: kubelet's own values for the first and the last. */
 #define CONFIG_STREAM_IDLE_MS (4 * 3600 * 1000)
 #define CONFIG_STREAM_KEEPALIVE_MS 30000

@@ -54,6 +54,9 @@ char *config_default_socket(void)
     return config_xdg("XDG_STATE_HOME", ".local/state", "interlink-cri/interlink-cri.sock");
 }
 
+/* The specification's, and where distributions put them. */
+static const char *const config_cni_bin_dirs[] = { "/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni", NULL };
+
 void config_set_defaults(struct config *c)
 {
     cleanup_free char *socket = config_default_socket();
@@ -77,6 +80,10 @@ void config_set_defaults(struct config *c)
         .creation_timeout_ms = CONFIG_STREAM_CREATION_MS,
     };
     c->streaming_port = "0";
+    c->node.network_mode = "auto";
+    c->node.cni_conf_dir = "/etc/cni/net.d";
+    c->node.cni_bin_dirs = config_cni_bin_dirs;
+    c->node.cni_timeout_ms = CONFIG_CNI_TIMEOUT_MS;
     c->node.registries = &c->registries;
     c->log_level = LOG_INFO;
     c->upstream.address = c->upstream.port = c->upstream.cert_file = c->upstream.key_file = "";
@@ -334,10 +341,27 @@ static bool config_check_metrics(const struct config *c, struct status *err)
                                             "has one before it", text);
 }
 
+static bool config_check_network(const struct config *c, struct status *err)
+{
+    static const char *const modes[] = { "auto", "always", "never" };
+    bool known = false;
+
+    for (size_t i = 0; i < COUNT_OF(modes); i++)
+        known = known || strcmp(c->node.network_mode, modes[i]) == 0;
+    if (!known)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Network.Mode: wanted auto, always or never, found \"%.64s\"", c->node.network_mode);
+    if (c->node.cni_timeout_ms == 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Network.Timeout: must be above zero");
+    for (const char *const *dir = c->node.cni_bin_dirs; *dir != NULL; dir++)
+        if (strchr(*dir, ':') != NULL)
+            return status_set(err, STATUS_INVALID_ARGUMENT, "Network.BinDirs: \"%.128s\" holds a colon, which separates them for plugins", *dir);
+    return *c->node.cni_bin_dirs != NULL || status_set(err, STATUS_INVALID_ARGUMENT, "Network.BinDirs: is empty");
+}
+
 bool config_finish(struct config *c, struct status *err)
 {
     if (!config_make_handlers(c, err) || !config_check_handlers(c, err) || !config_check_addresses(c, err) ||
-        !config_check_streaming(c, err) || !config_check_metrics(c, err))
+        !config_check_streaming(c, err) || !config_check_metrics(c, err) || !config_check_network(c, err))
         return false;
     if (!c->has_log_level && (c->upstream.verbose || c->upstream.errors_only))
         c->log_level = c->upstream.verbose ? LOG_DEBUG : LOG_ERROR;

@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -79,11 +80,27 @@ bool netns_present(const char *path)
     return statfs(path, &fs) == 0 && (long)fs.f_type == NETNS_MAGIC;
 }
 
+/* As ip-netns(8) does it: the folder is a mount of its own, shared with the mount namespaces that copy it, so that names that
+ * are unmounted here are unmounted there. What comes first decides: ip would otherwise put its own mount over ours, under which
+ * they could not be unmounted any more. */
+static bool netns_share_folder(const char *folder, struct status *err)
+{
+    cleanup_close int lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (lock < 0 || flock(lock, LOCK_EX) < 0)
+        return status_errno(err, "cannot lock %s", folder);
+    if (mount("", folder, "none", MS_SHARED | MS_REC, NULL) == 0)
+        return true;
+    return (errno == EINVAL && mount(folder, folder, "none", MS_BIND | MS_REC, NULL) == 0 &&
+            mount("", folder, "none", MS_SHARED | MS_REC, NULL) == 0) ||
+           status_errno(err, "cannot make %s a shared mount", folder);
+}
+
 static bool netns_make_name(const char *path, struct status *err)
 {
     cleanup_free char *folder = xstrndup(path, (size_t)(strrchr(path, '/') - path));
 
-    if (!dir_make(folder, 0755, err))
+    if (!dir_make(folder, 0755, err) || !netns_share_folder(folder, err))
         return false;
     cleanup_close int fd = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0444);
     return fd >= 0 || status_errno(err, "cannot create %s", path);

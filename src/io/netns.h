@@ -12,8 +12,8 @@
 #include "io/userns.h"
 
 /* Makes one at `path`, with its loopback interface up; one that is there already stays as it is. `map`: it belongs to a new
- * user namespace with these ids, whose root may then change it; NULL: to the machine's. Missing folders are made. Needs
- * CAP_SYS_ADMIN. */
+ * user namespace with these ids, whose root may then change it; NULL: to the machine's. Missing folders are made, and the
+ * last one becomes a mount of its own. Needs CAP_SYS_ADMIN. */
 bool netns_make(const char *path, const struct userns_map *map, struct status *err);
 /* Whether there is one. */
 bool netns_present(const char *path);

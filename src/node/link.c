@@ -3,6 +3,7 @@
 
 #include "node/container.h"
 #include "node/features.h"
+#include "node/pod_network.h"
 #include "rpc/pb.h"
 
 /* An agent answers these at once; one that does not is as good as gone, and will dial again. */
@@ -14,7 +15,7 @@
 struct link {
     struct sandbox *sandbox;
     struct rpc_conn *conn; /* owned */
-    bool ready;
+    bool ready, configuring;
     Interlink__Agent__V1__HelloResponse *hello; /* owned; NULL before it came */
     char peer[64];
     struct deferred broken; /* a set-up that failed is told from the loop */
@@ -91,11 +92,24 @@ static void link_on_configured(void *arg, const struct status *status, const Pro
     }
 }
 
+/* Some sysctls can only be set when the pod's interfaces are there. */
+void link_configure(struct link *link)
+{
+    Interlink__Agent__V1__ConfigureSandboxRequest configure = INTERLINK__AGENT__V1__CONFIGURE_SANDBOX_REQUEST__INIT;
+
+    if (link->hello == NULL || link->configuring || !pod_network_up(link->sandbox))
+        return;
+    link->configuring = true;
+    configure.config = link->sandbox->record->config;
+    rpc_unary(link->conn, "/interlink.agent.v1.Agent/ConfigureSandbox", &configure.base,
+              &interlink__agent__v1__configure_sandbox_response__descriptor, LINK_SETUP_TIMEOUT_MS, link_on_configured,
+              link);
+}
+
 static void link_on_hello(void *arg, const struct status *status, const ProtobufCMessage *response)
 {
     struct link *link = arg;
     struct sandbox *sandbox = link->sandbox;
-    Interlink__Agent__V1__ConfigureSandboxRequest configure = INTERLINK__AGENT__V1__CONFIGURE_SANDBOX_REQUEST__INIT;
 
     if (status->code != STATUS_OK) {
         link_break(link, status, "our greeting");
@@ -105,10 +119,7 @@ static void link_on_hello(void *arg, const struct status *status, const Protobuf
     log_info("pod %.13s: agent %s on %s, engine %s (%s)", sandbox->record->id, link->hello->version,
              link->hello->hostname, link->hello->engine, link->hello->engine_reason);
     features_learn(sandbox->handler, link->hello->features);
-    configure.config = sandbox->record->config;
-    rpc_unary(link->conn, "/interlink.agent.v1.Agent/ConfigureSandbox", &configure.base,
-              &interlink__agent__v1__configure_sandbox_response__descriptor, LINK_SETUP_TIMEOUT_MS, link_on_configured,
-              link);
+    link_configure(link);
 }
 
 static void link_on_close(void *arg, const struct status *err)

@@ -8,12 +8,14 @@
 
 struct link;
 
-/* Takes the stream; says hello, configures the sandbox, subscribes to events; then sandbox_on_agent_ready(). When the
+/* Takes the stream; says hello, configures the sandbox (once its network is up), subscribes to events; then sandbox_on_agent_ready(). When the
  * connection goes: sandbox_on_agent_lost(), after which the link is freed by its owner. */
 struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str early);
 struct rpc_conn *link_conn(struct link *link);
 bool link_ready(const struct link *link);
 void link_bytes(const struct link *link, uint64_t *received, uint64_t *sent);
+/* The pod's network is up: goes on with the set-up if that waits for it. */
+void link_configure(struct link *link);
 void link_free(struct link *link); /* NULL is fine */
 
 #endif

@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/mount.h"
 #include "io/tls.h"
+#include "node/cni.h"
 #include "node/container.h"
 #include "node/events.h"
 #include "node/counters.h"
@@ -343,6 +344,7 @@ static bool node_open(struct node *node, struct status *err)
     struct mount_info mount;
     mount_find(o->state_dir, &mount);
     node->layers_mountpoint = xstrdup(mount.point);
+    node->cni = cni_new(node);
     node->images = image_store_open(node->loop, &images, err);
     return node->images != NULL && node_load_identity(node, err) && node_start_handlers(node, err) && node_restore(node, err) &&
            node_start_relay(node, err) && node_start_streaming(node, err) && node_listen(node, err) &&
@@ -366,6 +368,7 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
     }
     node_watch_leases(node);
     features_ask(node);
+    cni_start(node->cni);
     return node;
 }
 
@@ -423,6 +426,7 @@ void node_stop(struct node *node)
     relay_free(node->relay);
     while (strmap_next(&node->sandboxes, &it))
         sandbox_free(it.value);
+    cni_free(node->cni);
     for (size_t i = 0; node->handlers != NULL && i < node->options->handler_count; i++) {
         features_free(&node->handlers[i]);
         interlink_target_free(node->handlers[i].target);

@@ -12,6 +12,7 @@
  *   stats.[ch], metrics.c   what pods and containers use, as their agents measure it
  *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
  *   relay.[ch]              where agents call in
+ *   cni.[ch], pod_network.[ch]  networks of pods' own on this machine; cni_network, cni_call, cni_exec: CNI itself
  *   features.[ch]           what pods can have here and elsewhere
  *   streaming.[ch]          exec, attach and port forward: the server behind their URLs
  *   operator.[ch]           health, metrics and state over HTTP, for who runs the node
@@ -37,6 +38,7 @@
 #include "cri.pb-c.h"
 #include "state.pb-c.h"
 
+struct cni;
 struct events;
 struct image_store;
 struct counters;
@@ -81,6 +83,10 @@ struct node_options {
     int64_t queue_hold_ms;  /* how long RunPodSandbox waits for a queued job */
     int64_t queue_lease_ms; /* a queued job lives this long without a call, in kubelet's polling time */
     const char *metrics_address; /* "127.0.0.1:PORT" or "unix:///path"; "": none */
+    const char *network_mode;             /* "auto", "always", "never": pods of this machine have networks of their own, by CNI */
+    const char *cni_conf_dir;
+    const char *const *cni_bin_dirs;      /* NULL-terminated */
+    int64_t cni_timeout_ms;               /* for all plugins of a pod together */
     bool agents_share_images; /* agents on other machines see image_dir under the same path */
     struct node_streaming_options streaming;
     const char *const *cdi_dirs; /* on the machines where pods run; NULL-terminated or NULL: the standard ones */
@@ -107,6 +113,7 @@ struct node {
     struct counters *counters;
     struct operator *operator;       /* NULL: not asked for */
     struct events *events;           /* what happened, to who subscribed */
+    struct cni *cni;                 /* networks of pods on this machine */
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;
     struct streaming *streaming;     /* NULL: switched off */

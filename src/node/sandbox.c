@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/sandbox.h"
 
-#include "agent/podns.h"
 #include "node/container.h"
 #include "node/link.h"
 #include "node/counters.h"
+#include "node/pod_network.h"
 #include "node/sandbox_job.h"
 #include "node/stats.h"
 #include "node/waiter.h"
@@ -86,6 +86,7 @@ void sandbox_free(struct sandbox *sandbox)
     timer_stop(&sandbox->stop_timer);
     link_free(sandbox->link);
     stats_free(sandbox->stats);
+    pod_network_free(sandbox);
     interlink_job_free(sandbox->job);
     buf_free(&sandbox->item);
     free(sandbox->queue_words);
@@ -141,30 +142,6 @@ static struct sandbox *sandbox_find(struct node *node, const Runtime__V1__PodSan
     return NULL;
 }
 
-static bool sandbox_check(const Runtime__V1__RunPodSandboxRequest *request, struct status *err)
-{
-    const Runtime__V1__PodSandboxConfig *config = request->config;
-
-    if (config == NULL)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "config: missing");
-    if (config->metadata == NULL)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "config.metadata: missing");
-    if (*config->metadata->name == '\0' || *config->metadata->namespace_ == '\0' || *config->metadata->uid == '\0')
-        return status_set(err, STATUS_INVALID_ARGUMENT, "config.metadata: name, namespace and uid must not be empty");
-    if (strlen(config->hostname) > 64)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "config.hostname: longer than the 64 bytes Linux allows");
-    if (*config->log_directory != '\0' && *config->log_directory != '/')
-        return status_set(err, STATUS_INVALID_ARGUMENT, "config.log_directory: \"%s\" is not an absolute path",
-                          config->log_directory);
-    if (config->windows != NULL)
-        return status_set(err, STATUS_FAILED_PRECONDITION, "config.windows: this is Linux");
-    /* They would be the pause container's, and there is none; but a contradiction is one. */
-    if (config->linux != NULL && config->linux->security_context != NULL &&
-        config->linux->security_context->run_as_group != NULL && config->linux->security_context->run_as_user == NULL)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "config.linux.security_context.run_as_group: needs run_as_user");
-    return podns_check_sandbox(config, err);
-}
-
 static void sandbox_reply_ready(struct sandbox *sandbox)
 {
     Runtime__V1__RunPodSandboxResponse response = RUNTIME__V1__RUN_POD_SANDBOX_RESPONSE__INIT;
@@ -178,7 +155,8 @@ static void sandbox_on_hold_over(void *arg, struct rpc_call *call)
 {
     struct sandbox *sandbox = arg;
 
-    rpc_failf(call, STATUS_UNAVAILABLE, "%s", sandbox->queue_words);
+    rpc_failf(call, STATUS_UNAVAILABLE, "%s%s", sandbox->queue_words,
+              pod_network_up(sandbox) ? "" : "; its network is still being set up by CNI plugins");
 }
 
 static void sandbox_wait_ready(struct sandbox *sandbox, struct rpc_call *call)
@@ -206,6 +184,11 @@ void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why)
 static void sandbox_abandon(struct sandbox *sandbox, const struct status *err)
 {
     waiters_fail(&sandbox->waiters, WAIT_READY, err);
+    if (pod_network_held(sandbox)) {
+        sandbox->abandoned = sandbox->stopping = true;
+        pod_network_remove(sandbox);
+        return;
+    }
     waiters_reply(&sandbox->waiters, WAIT_STOPPED, "", 0);
     waiters_reply(&sandbox->waiters, WAIT_REMOVED, "", 0);
     state_delete(sandbox->node->state, STATE_SANDBOX, sandbox->record->id, NULL, NULL);
@@ -220,7 +203,8 @@ static void sandbox_on_recorded(void *arg, const struct status *err)
         sandbox_abandon(sandbox, err);
         return;
     }
-    interlink_job_submit(sandbox->job);
+    if (!pod_network_start(sandbox))
+        interlink_job_submit(sandbox->job);
 }
 
 void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__RunPodSandboxRequest *request)
@@ -229,13 +213,15 @@ void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__Ru
     struct handler *handler = NULL;
     char id[ID_LENGTH + 1], uid[UUID_LENGTH + 1], token[ID_LENGTH + 1];
 
-    if (!sandbox_check(request, &err) || (handler = node_handler(node, request->runtime_handler, &err)) == NULL) {
+    if (!sandbox_check_request(request, &err) || (handler = node_handler(node, request->runtime_handler, &err)) == NULL) {
         rpc_fail(call, &err);
         return;
     }
     struct sandbox *sandbox = sandbox_find(node, request->config->metadata);
     if (sandbox != NULL && sandbox->stopping && !sandbox_listed(sandbox)) {
-        rpc_failf(call, STATUS_UNAVAILABLE, "the pod's earlier job is being cancelled: try again");
+        const char *fault = pod_network_fault(sandbox);
+        rpc_failf(call, STATUS_UNAVAILABLE, "what an earlier try has left of the pod is being removed: try again%s%s",
+                  *fault != '\0' ? ": " : "", fault);
         return;
     }
     if (sandbox != NULL && (sandbox->stopping || sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)) {
@@ -260,6 +246,11 @@ void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__Ru
     pb_set(&record->job_uid, uid);
     pb_set(&record->runtime_handler, request->runtime_handler);
     record->created_at = clock_real_ns();
+    if (!pod_network_plan(node, handler, record, &err)) {
+        protobuf_c_message_free_unpacked(&record->base, NULL);
+        rpc_fail(call, &err);
+        return;
+    }
     sandbox = sandbox_new(node, handler, record);
     sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
     sandbox_wait_ready(sandbox, call);
@@ -444,48 +435,6 @@ static void sandbox_on_ready_recorded(void *arg, const struct status *err)
         waiters_fail(&sandbox->waiters, WAIT_READY, err);
 }
 
-static const Interlink__Agent__V1__ContainerState *sandbox_hello_find(const Interlink__Agent__V1__HelloResponse *hello,
-                                                                      const char *id)
-{
-    for (size_t i = 0; i < hello->n_containers; i++)
-        if (strcmp(hello->containers[i]->id, id) == 0)
-            return hello->containers[i];
-    return NULL;
-}
-
-static void sandbox_on_stray_removed(void *arg, const struct status *status, const ProtobufCMessage *response)
-{
-    (void)arg;
-    (void)response;
-    if (status->code != STATUS_OK)
-        log_warn("a stray container could not be removed: %s", status->message);
-}
-
-/* What the agent holds and what we remember are made one; the agent knows what is, we know what is wanted. */
-static void sandbox_reconcile(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello)
-{
-    struct node *node = sandbox->node;
-
-    for (LIST_EACH_SAFE(struct container, c, &sandbox->containers, link)) {
-        const Interlink__Agent__V1__ContainerState *state = sandbox_hello_find(hello, c->record->id);
-        if (c->creating)
-            continue;
-        if (state != NULL)
-            container_on_state(c, state);
-        else
-            container_on_lost(c, "the agent was started again and no longer has it");
-    }
-    for (size_t i = 0; i < hello->n_containers; i++) {
-        Interlink__Agent__V1__RemoveContainerRequest remove = INTERLINK__AGENT__V1__REMOVE_CONTAINER_REQUEST__INIT;
-        if (strmap_get(&node->containers, hello->containers[i]->id) != NULL)
-            continue;
-        remove.id = hello->containers[i]->id;
-        log_info("pod %.13s: removing container %.13s, which was never confirmed", sandbox->record->id, remove.id);
-        rpc_unary(link_conn(sandbox->link), "/interlink.agent.v1.Agent/RemoveContainer", &remove.base,
-                  &interlink__agent__v1__remove_container_response__descriptor, 0, sandbox_on_stray_removed, NULL);
-    }
-}
-
 void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello)
 {
     sandbox_reconcile(sandbox, hello);
@@ -493,22 +442,29 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
         container_follow_log(c);
     if (sandbox_listed(sandbox) || sandbox->stopping)
         return;
-    pb_set(&sandbox->record->ip, sandbox->node->node_ip);
+    if (!pod_network_held(sandbox))
+        pb_set(&sandbox->record->ip, sandbox->node->node_ip);
     if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__READY)) {
         counters_queue_wait(sandbox->handler, sandbox->record->created_at);
         sandbox_put(sandbox, sandbox_on_ready_recorded);
     }
 }
 
-void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err)
+/* It will not become a pod. */
+static void sandbox_give_up(struct sandbox *sandbox, const struct status *err)
 {
-    log_warn("pod %.13s: the agent refuses it: %s", sandbox->record->id, err->message);
     if (sandbox_listed(sandbox) || sandbox->stopping)
         return;
     waiters_fail(&sandbox->waiters, WAIT_READY, err);
     sandbox_say(sandbox, xstrdup(err->message));
     sandbox->stopping = true;
     sandbox_cancel_job(sandbox); /* then it is abandoned */
+}
+
+void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err)
+{
+    log_warn("pod %.13s: the agent refuses it: %s", sandbox->record->id, err->message);
+    sandbox_give_up(sandbox, err);
 }
 
 void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
@@ -531,17 +487,24 @@ void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
 
 /* ---- stop and remove ---- */
 
+static void sandbox_check_stopped(struct sandbox *sandbox)
+{
+    if (sandbox->saving_stop || pod_network_held(sandbox))
+        return;
+    waiters_reply(&sandbox->waiters, WAIT_STOPPED, "", 0);
+    if (sandbox->removing)
+        sandbox_finish_removal(sandbox);
+}
+
 static void sandbox_on_stop_recorded(void *arg, const struct status *err)
 {
     struct sandbox *sandbox = arg;
 
+    sandbox->saving_stop = false;
     announce_sandbox(sandbox, ANNOUNCED_STOPPED);
     if (err != NULL)
         waiters_fail(&sandbox->waiters, WAIT_STOPPED, err);
-    else
-        waiters_reply(&sandbox->waiters, WAIT_STOPPED, "", 0);
-    if (sandbox->removing)
-        sandbox_finish_removal(sandbox);
+    sandbox_check_stopped(sandbox);
 }
 
 /* Nothing of the pod runs any more. */
@@ -553,10 +516,13 @@ static void sandbox_stopped(struct sandbox *sandbox, const char *message)
     for (LIST_EACH_SAFE(struct container, c, &sandbox->containers, link))
         container_on_lost(c, *message != '\0' ? message : "the pod was stopped");
     pb_set(&sandbox->record->message, message);
-    if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY))
+    if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)) {
+        sandbox->saving_stop = true;
         sandbox_put(sandbox, sandbox_on_stop_recorded);
+    }
     sandbox->stopping = false;
     sandbox_cancel_job(sandbox);
+    pod_network_remove(sandbox);
 }
 
 static void sandbox_on_stop_timeout(void *arg)
@@ -604,12 +570,17 @@ static void sandbox_begin_stop(struct sandbox *sandbox)
 
 void sandbox_stop(struct sandbox *sandbox, struct rpc_call *call)
 {
-    if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY) {
+    bool stopped = sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY;
+
+    if (stopped && !pod_network_held(sandbox)) {
         rpc_reply_packed(call, "", 0);
         return;
     }
     waiter_add(&sandbox->waiters, WAIT_STOPPED, call, sandbox->node->loop, 0, NULL, NULL);
-    sandbox_begin_stop(sandbox);
+    if (stopped || sandbox->abandoned)
+        pod_network_remove(sandbox);
+    else
+        sandbox_begin_stop(sandbox);
 }
 
 static void sandbox_on_record_deleted(void *arg, const struct status *err)
@@ -629,7 +600,7 @@ static void sandbox_on_record_deleted(void *arg, const struct status *err)
 
 static void sandbox_finish_removal(struct sandbox *sandbox)
 {
-    if (sandbox->deleting || sandbox->job != NULL || sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
+    if (sandbox->deleting || sandbox->job != NULL || pod_network_held(sandbox) || sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
         return;
     while (!list_empty(&sandbox->containers))
         container_drop(CONTAINER_OF(sandbox->containers.next, struct container, link));
@@ -640,6 +611,8 @@ static void sandbox_finish_removal(struct sandbox *sandbox)
 void sandbox_remove(struct sandbox *sandbox, struct rpc_call *call)
 {
     waiter_add(&sandbox->waiters, WAIT_REMOVED, call, sandbox->node->loop, 0, NULL, NULL);
+    if (sandbox->abandoned || sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
+        pod_network_remove(sandbox);
     if (sandbox->removing)
         return;
     sandbox->removing = true;
@@ -647,6 +620,41 @@ void sandbox_remove(struct sandbox *sandbox, struct rpc_call *call)
         sandbox_finish_removal(sandbox);
     else
         sandbox_begin_stop(sandbox);
+}
+
+/* ---- its network's side ---- */
+
+void sandbox_on_network_made(struct sandbox *sandbox)
+{
+    if (sandbox->job != NULL && !sandbox->stopping)
+        interlink_job_submit(sandbox->job);
+}
+
+void sandbox_on_network_up(struct sandbox *sandbox)
+{
+    sandbox_put(sandbox, NULL);
+    if (sandbox->link != NULL)
+        link_configure(sandbox->link);
+}
+
+void sandbox_on_network_failed(struct sandbox *sandbox, const struct status *err)
+{
+    sandbox_give_up(sandbox, err);
+}
+
+void sandbox_on_network_removed(struct sandbox *sandbox, const struct status *err)
+{
+    if (err != NULL) {
+        waiters_fail(&sandbox->waiters, WAIT_STOPPED, err);
+        waiters_fail(&sandbox->waiters, WAIT_REMOVED, err);
+    } else if (sandbox->abandoned) {
+        struct status gone = STATUS_INIT;
+        status_set(&gone, STATUS_UNAVAILABLE, "%s", sandbox->queue_words);
+        sandbox_abandon(sandbox, &gone);
+    } else {
+        sandbox_put(sandbox, NULL);
+        sandbox_check_stopped(sandbox);
+    }
 }
 
 /* ---- after a restart ---- */
@@ -663,6 +671,7 @@ void sandbox_restore(struct node *node, Interlink__State__V1__Sandbox *record)
     }
     struct sandbox *sandbox = sandbox_new(node, handler, record);
     sandbox->announced = announced_sandbox_phase((int)record->phase);
+    sandbox->restored = true;
 }
 
 void sandbox_resume(struct sandbox *sandbox)

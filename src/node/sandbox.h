@@ -9,7 +9,9 @@
  *
  * Until READY a sandbox is unlisted: kubelet would tear down what it sees failing, but waits for what it does not see
  * (RunPodSandbox answers UNAVAILABLE in the queue's words and is called again; it joins the same job). Once READY it is
- * listed, and kubelet adopts it. Moves happen in sandbox_move() only. */
+ * listed, and kubelet adopts it. Moves happen in sandbox_move() only.
+ *
+ * A pod with a network of its own (pod_network.h) is READY when that is up, too, and is stopped and gone only with it. */
 #ifndef NODE_SANDBOX_H
 #define NODE_SANDBOX_H
 
@@ -18,6 +20,7 @@
 #include "node/node.h"
 
 struct link;
+struct pod_network;
 struct stats;
 
 struct sandbox {
@@ -34,6 +37,10 @@ struct sandbox {
     bool stopping;                         /* a stop is under way */
     bool removing;                         /* gone as soon as the job is */
     bool deleting;                         /* its record is being deleted */
+    bool saving_stop;                      /* the stop is not durable yet */
+    bool abandoned;                        /* it never became a pod: gone as soon as its network is */
+    bool restored;                         /* of an earlier life of this program */
+    struct pod_network *network;           /* owned; pod_network.c's */
     enum announced announced;              /* events sent */
     int64_t lease_used_ms;                 /* polling time since the last call, while queued */
     struct timer stop_timer;
@@ -42,6 +49,8 @@ struct sandbox {
 
 /* RunPodSandbox: joins or starts. The call is answered when READY, or at the end of the hold. */
 void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__RunPodSandboxRequest *request);
+/* Whether a request is one for a pod. INVALID_ARGUMENT. */
+bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, struct status *err);
 void sandbox_stop(struct sandbox *sandbox, struct rpc_call *call);
 void sandbox_remove(struct sandbox *sandbox, struct rpc_call *call);
 
@@ -59,6 +68,16 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
 /* The agent is there and cannot be this pod: it has no engine, or a setting that it cannot honour. */
 void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err);
 void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err);
+
+/* From its network (pod_network.h). */
+void sandbox_on_network_made(struct sandbox *sandbox);
+void sandbox_on_network_up(struct sandbox *sandbox);
+void sandbox_on_network_failed(struct sandbox *sandbox, const struct status *err);
+/* err NULL: nothing is left of it, and the sandbox may be gone afterwards; else it is tried again. */
+void sandbox_on_network_removed(struct sandbox *sandbox, const struct status *err);
+
+/* What the agent holds and what we remember are made one; the agent knows what is, we know what is wanted. */
+void sandbox_reconcile(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello);
 
 /* Whoever waits for it to leave the queue hears `why`; the job stays where it is. */
 void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why);

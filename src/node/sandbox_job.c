@@ -111,7 +111,7 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
     c->command = (struct interlink_strings){ command, COUNT_OF(command) };
     c->mounts = mounts;
     c->mount_count = COUNT_OF(mounts);
-    c->env.items = ARENA_ARRAY(arena, struct interlink_pair, 12);
+    c->env.items = ARENA_ARRAY(arena, struct interlink_pair, 16);
     sandbox_job_env(c, "INTERLINK_RELAY", local ? arena_printf(arena, "unix://%s", node->relay_socket)
                                                 : node->options->relay_address);
     if (!local)
@@ -124,6 +124,8 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
                                                                                       : "auto");
     if (node->options->cdi_dirs != NULL)
         sandbox_job_env(c, "INTERLINK_CDI_DIRS", sandbox_job_dirs(arena, node->options->cdi_dirs));
+    if (record->network != NULL)
+        sandbox_job_env(c, "INTERLINK_NETNS", record->network->netns);
     if (local && config->linux != NULL && *config->linux->cgroup_parent != '\0')
         sandbox_job_env(c, "INTERLINK_CGROUP_PARENT", config->linux->cgroup_parent);
     sandbox_job_size(arena, config, c);

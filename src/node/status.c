@@ -3,8 +3,10 @@
 
 #include "agent/agent_signal.h"
 #include "image/store.h"
+#include "node/cni.h"
 #include "node/link.h"
 #include "node/logfile.h"
+#include "node/pod_network.h"
 #include "text/json.h"
 #include "text/protojson.h"
 
@@ -36,6 +38,22 @@ static bool status_is_host_network(const Runtime__V1__NamespaceOption *options)
     return options != NULL && options->network == RUNTIME__V1__NAMESPACE_MODE__NODE;
 }
 
+static void status_sandbox_network(struct json_writer *w, const struct sandbox *sandbox)
+{
+    const Interlink__State__V1__PodNetwork *network = sandbox->record->network;
+
+    json_write_member_object(w, "network");
+    json_write_member_string(w, "namespace", network->removed ? "" : network->netns);
+    json_write_member_string(w, "fault", pod_network_fault(sandbox));
+    json_write_key(w, "configuration");
+    json_write_raw(w, (struct str){ (const char *)network->network.data, network->network.len });
+    if (network->result.len > 0) {
+        json_write_key(w, "result");
+        json_write_raw(w, (struct str){ (const char *)network->result.data, network->result.len });
+    }
+    json_write_end(w);
+}
+
 static void status_sandbox_info(struct arena *arena, const struct sandbox *sandbox,
                                 Runtime__V1__PodSandboxStatusResponse *response)
 {
@@ -50,6 +68,8 @@ static void status_sandbox_info(struct arena *arena, const struct sandbox *sandb
     json_write_member_string(&w, "jobId", record->job_id);
     json_write_member_bool(&w, "agentConnected", sandbox->link != NULL && link_ready(sandbox->link));
     json_write_member_string(&w, "message", record->message);
+    if (record->network != NULL)
+        status_sandbox_network(&w, sandbox);
     json_write_key(&w, "config");
     protojson_write(&w, &record->config->base, 0);
     json_write_end(&w);
@@ -91,6 +111,12 @@ Runtime__V1__PodSandboxStatusResponse *status_of_sandbox(struct arena *arena, co
     if (!status_is_host_network(options) && *record->ip != '\0') {
         s->network = STATUS_NEW(arena, Runtime__V1__PodSandboxNetworkStatus, runtime__v1__pod_sandbox_network_status__init);
         s->network->ip = record->ip;
+        s->network->n_additional_ips = record->n_additional_ips;
+        s->network->additional_ips = ARENA_ARRAY(arena, Runtime__V1__PodIP *, record->n_additional_ips);
+        for (size_t i = 0; i < record->n_additional_ips; i++) {
+            s->network->additional_ips[i] = STATUS_NEW(arena, Runtime__V1__PodIP, runtime__v1__pod_ip__init);
+            s->network->additional_ips[i]->ip = record->additional_ips[i];
+        }
     }
     response->status = s;
     response->timestamp = clock_real_ns();
@@ -256,14 +282,15 @@ Runtime__V1__StatusResponse *status_of_runtime(struct arena *arena, struct node 
     Runtime__V1__StatusResponse *response =
         STATUS_NEW(arena, Runtime__V1__StatusResponse, runtime__v1__status_response__init);
     struct status ignored;
+    const char *reason, *message;
+    bool network_ready = cni_condition(node->cni, arena, &reason, &message);
 
     response->status = STATUS_NEW(arena, Runtime__V1__RuntimeStatus, runtime__v1__runtime_status__init);
     response->status->n_conditions = 2;
     response->status->conditions = ARENA_ARRAY(arena, Runtime__V1__RuntimeCondition *, 2);
     /* A target that does not answer makes its pods wait, not the node unusable: other handlers go on. */
     response->status->conditions[0] = status_condition(arena, "RuntimeReady", true, "", "");
-    response->status->conditions[1] =
-        status_condition(arena, "NetworkReady", true, "JobNetwork", "pods use the network of the machine their job runs on");
+    response->status->conditions[1] = status_condition(arena, "NetworkReady", network_ready, reason, message);
     response->features = STATUS_NEW(arena, Runtime__V1__RuntimeFeatures, runtime__v1__runtime_features__init);
     response->features->supplemental_groups_policy = true;
     response->features->mount_options = true;

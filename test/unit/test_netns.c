@@ -47,7 +47,13 @@ static int tear_down(void **state)
 {
     struct status err = STATUS_INIT;
 
+    cleanup_free char *below = xasprintf("%s/made/for", folder);
+
     (void)state;
+    if (able) {
+        umount2(below, MNT_DETACH);
+        umount2(folder, MNT_DETACH);
+    }
     return tree_remove(folder, &err) ? 0 : 1;
 }
 

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/sandbox.h"
+
+#include "agent/podns.h"
+
+bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, struct status *err)
+{
+    const Runtime__V1__PodSandboxConfig *config = request->config;
+
+    if (config == NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config: missing");
+    if (config->metadata == NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.metadata: missing");
+    if (*config->metadata->name == '\0' || *config->metadata->namespace_ == '\0' || *config->metadata->uid == '\0')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.metadata: name, namespace and uid must not be empty");
+    if (strlen(config->hostname) > 64)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.hostname: longer than the 64 bytes Linux allows");
+    if (*config->log_directory != '\0' && *config->log_directory != '/')
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.log_directory: \"%s\" is not an absolute path",
+                          config->log_directory);
+    if (config->windows != NULL)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "config.windows: this is Linux");
+    /* They would be the pause container's, and there is none; but a contradiction is one. */
+    if (config->linux != NULL && config->linux->security_context != NULL &&
+        config->linux->security_context->run_as_group != NULL && config->linux->security_context->run_as_user == NULL)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.linux.security_context.run_as_group: needs run_as_user");
+    return podns_check_sandbox(config, err);
+}
