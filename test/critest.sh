@@ -47,6 +47,7 @@ ip link set lo up
 sysctl -qw net.ipv4.ip_forward=1
 mount -t tmpfs tmpfs /etc/cni 2>/dev/null || { mkdir -p /etc/cni && mount -t tmpfs tmpfs /etc/cni; }
 mkdir -p /etc/cni/net.d
+mount -t tmpfs tmpfs /run
 if [ -z "${CRITEST_USER:-}" ] && [ -z "${CRITEST_NO_CNI:-}" ]; then
     cat >/etc/cni/net.d/10-bridge.conflist <<C
 {"cniVersion":"1.0.0","name":"critest","plugins":[
