@@ -9,7 +9,7 @@ TOP := $(CURDIR)
 # What the packages of Debian are called; other distributions have the same things under similar names.
 DEPS := make gcc libc6-dev binutils musl-tools linux-libc-dev patch xz-utils protobuf-compiler protobuf-c-compiler
 DEPS_TEST := $(DEPS) clang libclang-rt-dev libcmocka-dev python3 python3-venv python3-protobuf busybox-static openssl procps \
-	util-linux git iproute2 iptables containernetworking-plugins
+	util-linux uidmap git iproute2 iptables containernetworking-plugins
 
 .PHONY: all help vendor-musl vendor-host gen objects san unit fuzz-build check fuzz lint amalgamation dist deps deps-test demo \
 	clean distclean

@@ -21,6 +21,23 @@ struct agent_layer {
     const char *own_folder, *own_archive; /* where ours are or would be */
 };
 
+/* Whether it is there, and unpacked for the user ids that we have: the node may run as somebody else, or have been given other ids
+ * since. Then it is unpacked once more, for this pod. */
+static bool agent_layer_fits(const char *folder)
+{
+    struct unpacked info;
+    struct status ignored;
+    char here[UNPACK_OWNERS_SIZE];
+
+    if (access(folder, R_OK | X_OK) < 0)
+        return false;
+    unpack_owners_here(here);
+    if (!unpack_layer_info(folder, &info, &ignored) || unpack_owners_fit(&info, here))
+        return true;
+    log_debug("layer %s is unpacked for other user ids", folder);
+    return false;
+}
+
 static bool agent_layer_find(const struct agent *agent, const Interlink__Agent__V1__Layer *layer, struct arena *arena,
                              struct agent_layer *out, struct status *err)
 {
@@ -36,7 +53,7 @@ static bool agent_layer_find(const struct agent *agent, const Interlink__Agent__
     if (*agent->images_dir != '\0') {
         const char *folder = arena_printf(arena, "%s/layers/%s", agent->images_dir, diff_id);
         const char *archive = arena_printf(arena, "%s/blobs/sha256/%s", agent->images_dir, blob);
-        if (access(folder, R_OK | X_OK) == 0)
+        if (agent_layer_fits(folder))
             out->folder = folder;
         else if (access(archive, R_OK) == 0)
             out->archive = archive;

@@ -2,7 +2,8 @@
 /*
  * agent_blobs.h: from an image that the node names to layer folders that an engine can mount. A layer is looked for
  *
- *   1. in the node's own store, when this machine sees it:  <images>/layers/HEX       (HEX: of the diff id)
+ *   1. in the node's own store, when this machine sees it:  <images>/layers/HEX       (HEX: of the diff id), when it is
+ *      unpacked for the user ids that the job has
  *   2. unpacked here before:                                <job>/images/layers/HEX
  *   3. as a blob in the store:                              <images>/blobs/sha256/HEX (HEX: of the compressed blob)
  *   4. as a blob that the node sent:                        <job>/images/blobs/HEX

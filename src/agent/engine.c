@@ -38,7 +38,10 @@ static const struct engine_ops *engine_pick(const struct engine_options *o, char
 
     if (any || strcmp(o->wanted, "crun") == 0) {
         if (engine_has_containers(is)) {
-            snprintf(reason, 256, "namespaces %s", root ? "as root" : "in a user namespace with one id");
+            if (root)
+                snprintf(reason, 256, "namespaces as root");
+            else
+                snprintf(reason, 256, "namespaces in a user namespace with %u id%s", is->uids, is->uids == 1 ? "" : "s");
             return &engine_crun;
         }
         if (!any || !o->allow_host) {
@@ -138,6 +141,11 @@ const char *engine_name(const struct engine *e)
 const char *engine_cgroups(const struct engine *e)
 {
     return cgroup_mode_name(e->cgroups.mode);
+}
+
+bool engine_has_one_id(const struct engine *e)
+{
+    return !e->root && (!e->isolation.user || e->isolation.uids == 1 || e->isolation.gids == 1);
 }
 
 bool engine_rootless(const struct engine *e)
@@ -273,7 +281,8 @@ static bool engine_set_sysctl(struct engine *e, const char *name, const char *va
         if (*p == '.')
             *p = '/';
     struct engine_sysctl s = { path, value };
-    return (e->pod.on ? podns_run(&e->pod, engine_write_sysctl, &s, err) : engine_write_sysctl(&s, err)) ||
+    /* Of its IPC namespace only the pod's root may; of its network the machine's as well. */
+    return (e->pod.on && !network ? podns_run(&e->pod, engine_write_sysctl, &s, err) : engine_write_sysctl(&s, err)) ||
            status_prefix(err, "linux.sysctls: %.100s", name);
 }
 
@@ -379,7 +388,7 @@ bool engine_exec(struct engine *e, const char *id, const char *bundle, pid_t ini
     if (io->tty)
         engine_add_term(&process);
     struct launch l = { .process = &process, .argv = argv, .io = io, .cgroups = &e->cgroups, .id = id, .init = init,
-                        .one_id = !e->root, .pod = &e->pod, .lsm = &e->lsm,
+                        .one_id = engine_has_one_id(e), .pod = &e->pod, .lsm = &e->lsm,
                         /* Else its mount namespace says whose it is. */
                         .bundle = e->ops == &engine_host && !e->isolation.mount ? bundle : NULL };
     return launch_process(&l, pid, err);

@@ -126,7 +126,7 @@ static bool host_start(struct engine *e, const char *id, const char *bundle, con
                         .io = io,
                         .cgroups = &e->cgroups,
                         .id = id,
-                        .one_id = !e->root,
+                        .one_id = engine_has_one_id(e),
                         .own_mounts = e->isolation.mount,
                         .lsm = &e->lsm,
                         .bundle = bundle };

@@ -34,6 +34,8 @@ struct engine {
     bool root;      /* uid 0 of the machine: several ids, devices, cgroups */
 };
 
+/* A process cannot change its ids. */
+bool engine_has_one_id(const struct engine *engine);
 /* Hands the user and the note over to the caller of create. */
 struct user;
 void engine_fill_created(struct engine_created *out, const struct user *user, struct buf *note);

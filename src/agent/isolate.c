@@ -38,6 +38,8 @@ enum {
     ISOLATE_HOST_UTS = 256,
     ISOLATE_NETWORK = 512,
 };
+/* What failed when the ranges of ids were refused. */
+#define ISOLATE_STEP_MAP "map ids"
 /* A machine with thousands of mounts. */
 #define ISOLATE_MOUNTINFO_MAX (4u << 20)
 /* How long processes that were killed may take to go. */
@@ -50,6 +52,8 @@ struct isolate_plan {
     uid_t uid;
     gid_t gid;
     int host_mount_fd;
+    bool ranges; /* the user namespace has more ids than the own one: those of map, written from outside */
+    struct userns_map map;
     char exe[PATH_MAX]; /* where our binary is; "" when it has no name any more */
     sigset_t signals;   /* to be restored in the inner process */
     char missing[256];
@@ -91,6 +95,18 @@ static bool isolate_map_ids(const struct isolate_plan *p, struct isolate_failure
     if (!isolate_write("/proc/self/uid_map", map))
         return isolate_failed(f, "write /proc/self/uid_map");
     return true;
+}
+
+/* Waits for the word from outside: the maps are written, or we write our own. False without one. */
+static bool isolate_await_map(const struct isolate_plan *p, int go_fd, struct isolate_failure *f)
+{
+    char word = 'x';
+
+    while (read(go_fd, &word, 1) < 0 && errno == EINTR)
+        ;
+    if (word != (p->ranges ? 'r' : 's'))
+        _exit(1);
+    return p->ranges || isolate_map_ids(p, f);
 }
 
 /* Diskless nodes run from the kernel's initial file system. A container's root cannot be pivoted into there (pivot_root(2):
@@ -201,7 +217,7 @@ static bool isolate_run_again(struct isolate_plan *p, struct isolate_failure *f)
 }
 
 /* Never returns. */
-static void isolate_inner(struct isolate_plan *p, int failure_fd, int alive_fd)
+static void isolate_inner(struct isolate_plan *p, int failure_fd, int alive_fd, int go_fd)
 {
     struct isolate_failure f;
     struct pollfd alive = { .fd = alive_fd };
@@ -212,7 +228,7 @@ static void isolate_inner(struct isolate_plan *p, int failure_fd, int alive_fd)
         _exit(1);
     /* A session keyring of the pod's own (keyrings(7)): the job's stays out of its reach. Best effort. */
     syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
-    bool ok = (p->bits & ISOLATE_USER) == 0 || isolate_map_ids(p, &f);
+    bool ok = (p->bits & ISOLATE_USER) == 0 || isolate_await_map(p, go_fd, &f);
     ok = ok && ((p->bits & ISOLATE_MOUNT) == 0 || isolate_mounts(p, &f));
     if (ok)
         isolate_run_again(p, &f);
@@ -222,10 +238,39 @@ static void isolate_inner(struct isolate_plan *p, int failure_fd, int alive_fd)
 
 /* ---- the outer process ---- */
 
-/* Starts the inner process with these bits; its pid once the program runs again in it, else -1 with the failure. */
-static pid_t isolate_try(struct isolate_plan *p, unsigned bits, struct isolate_failure *f)
+/* Three pipes: what failed; that we live; the word to go on. */
+static bool isolate_pipes(int pipes[3][2], struct isolate_failure *f)
 {
-    int failure[2], alive[2];
+    for (int i = 0; i < 3; i++)
+        if (pipe2(pipes[i], O_CLOEXEC) < 0) {
+            isolate_failed(f, "make a pipe");
+            for (; i > 0; i--) {
+                close(pipes[i - 1][0]);
+                close(pipes[i - 1][1]);
+            }
+            return false;
+        }
+    return true;
+}
+
+/* Writes the maps of the inner process's user namespace, when they are ours to write, and lets it go on. False: they were refused,
+ * and it ends. */
+static bool isolate_release(struct isolate_plan *p, pid_t pid, int go_fd)
+{
+    struct status err = STATUS_INIT;
+    char word = p->ranges ? 'r' : 's';
+
+    if (p->ranges && !userns_write_map(pid, &p->map, &err)) {
+        log_info("containers have one user id only: %s", err.message);
+        return false;
+    }
+    return write(go_fd, &word, 1) == 1;
+}
+
+/* Starts the inner process with these bits; its pid once the program runs again in it, else -1 with the failure. */
+static pid_t isolate_try_once(struct isolate_plan *p, unsigned bits, struct isolate_failure *f)
+{
+    int pipes[3][2];
     unsigned long flags = SIGCHLD;
     ssize_t n;
 
@@ -236,38 +281,48 @@ static pid_t isolate_try(struct isolate_plan *p, unsigned bits, struct isolate_f
     flags |= bits & ISOLATE_IPC ? CLONE_NEWIPC : 0;
     flags |= bits & ISOLATE_UTS ? CLONE_NEWUTS : 0;
     memset(f, 0, sizeof *f);
-    if (pipe2(failure, O_CLOEXEC) < 0) {
-        isolate_failed(f, "make a pipe");
+    if (!isolate_pipes(pipes, f))
         return -1;
-    }
-    if (pipe2(alive, O_CLOEXEC) < 0) {
-        isolate_failed(f, "make a pipe");
-        close(failure[0]);
-        close(failure[1]);
-        return -1;
-    }
+    int *failure = pipes[0], *alive = pipes[1], *go = pipes[2];
     /* clone(2) as fork: no stack of its own. The other arguments differ by architecture but are all zero. */
     pid_t pid = (pid_t)syscall(SYS_clone, flags, 0, 0, 0, 0);
     if (pid == 0) {
         close(failure[0]);
         close(alive[1]);
-        isolate_inner(p, failure[1], alive[0]);
+        close(go[1]);
+        isolate_inner(p, failure[1], alive[0], go[0]);
     }
     if (pid < 0)
         isolate_failed(f, "make namespaces");
+    bool mapped = pid > 0 && ((bits & ISOLATE_USER) == 0 || isolate_release(p, pid, go[1]));
     close(failure[1]);
     close(alive[0]);
+    close(go[0]);
+    close(go[1]);
     do
         n = pid < 0 ? 0 : read(failure[0], f, sizeof *f);
     while (n < 0 && errno == EINTR);
     close(failure[0]);
     close(alive[1]);
-    if (pid > 0 && n != 0) {
+    if (pid > 0 && (n != 0 || !mapped)) {
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
             ;
         pid = -1;
+        if (!mapped)
+            snprintf(f->step, sizeof f->step, "%s", ISOLATE_STEP_MAP);
     }
     return pid;
+}
+
+/* With the ranges if they are to be had, else with the own id only. */
+static pid_t isolate_try(struct isolate_plan *p, unsigned bits, struct isolate_failure *f)
+{
+    pid_t pid = isolate_try_once(p, bits, f);
+
+    if (pid > 0 || !p->ranges || strcmp(f->step, ISOLATE_STEP_MAP) != 0)
+        return pid;
+    p->ranges = false;
+    return isolate_try_once(p, bits, f);
 }
 
 static void isolate_note(struct isolate_plan *p, const char *what, const struct isolate_failure *f)
@@ -277,6 +332,25 @@ static void isolate_note(struct isolate_plan *p, const char *what, const struct 
                        : f->number == EPERM ? " (switched off on this machine, or for this job)"
                                             : "";
     snprintf(p->missing, sizeof p->missing, "%s: %s: %s%s", what, f->step, strerror(f->number), hint);
+}
+
+/* Which ids a user namespace of ours can have besides the own one: those that an ordinary user was given; of root without the
+ * right to make other namespaces, all that it has itself. */
+static void isolate_find_ranges(struct isolate_plan *p)
+{
+    struct status err = STATUS_INIT;
+    struct userns_map own;
+
+    if (p->uid != 0) {
+        p->ranges = subid_map(p->uid, p->gid, &p->map, &err);
+        if (!p->ranges)
+            log_info("containers have one user id only: %s", err.message);
+    } else if (userns_read_map("self", &own, &err)) {
+        /* But for the last one, since a map of all ids is taken for the sign of no user namespace at all. */
+        p->map.uids = (struct userns_ids){ .ranges = { { 0, 0, userns_ids_count(&own.uids) - 1 } }, .count = 1 };
+        p->map.gids = (struct userns_ids){ .ranges = { { 0, 0, userns_ids_count(&own.gids) - 1 } }, .count = 1 };
+        p->ranges = userns_ids_count(&own.uids) > 2 && userns_ids_count(&own.gids) > 2;
+    }
 }
 
 /* Tries from everything downwards (isolate.h says in which order). */
@@ -426,6 +500,7 @@ bool isolate_enter(const struct isolate_options *options, struct isolation *out,
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &plan.signals);
     prctl(PR_SET_CHILD_SUBREAPER, 1L);
+    isolate_find_ranges(&plan);
     pid_t inner = isolate_start(&plan, &failure);
     if (inner < 0) {
         sigprocmask(SIG_SETMASK, &plan.signals, NULL);
@@ -437,5 +512,6 @@ bool isolate_enter(const struct isolate_options *options, struct isolation *out,
 }
 
 #undef ISOLATE_VARIABLE
+#undef ISOLATE_STEP_MAP
 #undef ISOLATE_MOUNTINFO_MAX
 #undef ISOLATE_REAP_MS

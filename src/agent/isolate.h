@@ -11,7 +11,8 @@
  * namespace and every mount in it go. When the outer process ends, however, the inner one is killed (PR_SET_PDEATHSIG).
  *
  * As root these namespaces belong to the machine's user namespace; otherwise a new user namespace is made around
- * them in which the caller's own uid and gid appear as 0 and no other id exists.
+ * them in which the caller's own uid and gid appear as 0. Other ids exist when the caller was given ranges of them and
+ * newuidmap is installed (subuid(5)): they follow from 1 on. Without, there is no other.
  *
  * What the kernel refuses is left out, in this order, and recorded:
  *   1. all that was asked for;

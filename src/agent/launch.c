@@ -180,7 +180,7 @@ static bool launch_identity(const struct launch *l, struct launch_failure *f)
         return launch_failed(f, "keep capabilities");
     for (size_t i = 0; i < p->user.group_count; i++)
         groups[i] = p->user.groups[i];
-    if (!l->one_id && setgroups(p->user.group_count, groups) < 0)
+    if (!l->one_id && !p->keep_groups && setgroups(p->user.group_count, groups) < 0)
         return launch_failed(f, "set groups");
     if (setresgid(p->user.gid, p->user.gid, p->user.gid) < 0)
         return launch_failed(f, "set the gid");

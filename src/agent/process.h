@@ -24,6 +24,7 @@ struct process {
     bool tty;
     bool has_oom_score_adj;
     int32_t oom_score_adj;
+    bool keep_groups; /* those of the job's user that have no number here */
     bool own_pid, own_cgroup; /* the container has a PID, a cgroup namespace of its own, which exec has to join */
     uint8_t *seccomp;         /* struct sock_filter[]; NULL: no filter */
     size_t seccomp_size;

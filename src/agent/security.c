@@ -51,11 +51,11 @@ static int security_capability_number(const char *name)
     return -1;
 }
 
-/* Whether this process has supplementary groups that its children cannot lose: with one id only setgroups(2) is forbidden. */
-static bool security_keeps_groups(const struct isolation *isolation)
+/* Whether this process has supplementary groups. */
+static bool security_has_groups(void)
 {
     gid_t own = getegid();
-    int count = isolation->gids > 1 ? 0 : getgroups(0, NULL);
+    int count = getgroups(0, NULL);
     cleanup_free gid_t *groups = xcalloc(count > 0 ? (size_t)count : 1, sizeof *groups);
 
     count = count > 0 ? getgroups(count, groups) : 0;
@@ -76,7 +76,8 @@ void security_facts_fill(struct security_facts *f, const struct isolation *isola
                                   .root = root,
                                   .containers = containers,
                                   .device_rules = device_rules,
-                                  .kept_groups = !root && security_keeps_groups(isolation),
+                                  /* With one id only setgroups(2) is forbidden. */
+                                  .kept_groups = !root && isolation->gids <= 1 && security_has_groups(),
                                   .available = data[0].permitted | (uint64_t)data[1].permitted << 32 };
 }
 
@@ -417,6 +418,17 @@ bool security_check_user(const struct security_facts *f, const Runtime__V1__Cont
     if (kept < user->group_count)
         security_note(note, "groups that the image's /etc/group adds are left out, for they do not exist here");
     user->group_count = kept;
+    return true;
+}
+
+/* Other groups of the job's user have no number in its user namespace, and would be lost for good once others are set. */
+bool security_leaves_groups(const struct security_facts *f, struct user *user, bool strict, struct buf *note)
+{
+    if (strict || !f->isolation->user || user->uid != 0 || user->gid != 0 || user->asked_count != 1 || !security_has_groups())
+        return false;
+    if (user->group_count > 1)
+        security_note(note, "groups that the image's /etc/group adds are left out: the job's user keeps its own");
+    user->group_count = 1;
     return true;
 }
 

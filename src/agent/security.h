@@ -38,6 +38,9 @@ bool security_check_user(const struct security_facts *f, const Runtime__V1__Cont
 
 /* Whether there is such a group for processes of this job. */
 bool security_has_gid(const struct security_facts *f, uint32_t gid);
+/* Whether the process, which is the job's own user as root, is left that user's groups, as it is where there is one id only: group
+ * folders that a site shares stay within its reach. Then it has no others. `strict`: the pod wants only those that it names. */
+bool security_leaves_groups(const struct security_facts *f, struct user *user, bool strict, struct buf *note);
 
 struct security_capabilities {
     uint64_t bounding, permitted, inheritable, ambient;

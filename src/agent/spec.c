@@ -157,6 +157,20 @@ static void spec_write_seccomp_flags(struct json_writer *w, const struct process
     json_write_end(w);
 }
 
+static void spec_write_annotations(struct json_writer *w, const struct process *p)
+{
+    struct buf text cleanup_buf = BUF_INIT;
+
+    json_write_member_object(w, "annotations");
+    if (p->seccomp != NULL) {
+        base64_append(&text, p->seccomp, p->seccomp_size, false);
+        json_write_member_string(w, "run.oci.seccomp_bpf_data", buf_cstr(&text));
+    }
+    if (p->keep_groups)
+        json_write_member_string(w, "run.oci.keep_original_groups", "1");
+    json_write_end(w);
+}
+
 static void spec_write_hook(struct json_writer *w, const struct cdi_hook *h)
 {
     json_write_object(w);
@@ -206,13 +220,8 @@ void spec_write(const struct spec *s, const char *root_path, struct buf *json)
     json_write_member_bool(&w, "readonly", s->readonly_root);
     json_write_end(&w);
     spec_write_mounts(&w, s);
-    if (s->process.seccomp != NULL) {
-        struct buf text cleanup_buf = BUF_INIT;
-        base64_append(&text, s->process.seccomp, s->process.seccomp_size, false);
-        json_write_member_object(&w, "annotations");
-        json_write_member_string(&w, "run.oci.seccomp_bpf_data", buf_cstr(&text));
-        json_write_end(&w);
-    }
+    if (s->process.seccomp != NULL || s->process.keep_groups)
+        spec_write_annotations(&w, &s->process);
     if (s->hook_count > 0)
         spec_write_hooks(&w, s);
     json_write_member_object(&w, "linux");

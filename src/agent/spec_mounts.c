@@ -100,7 +100,8 @@ static bool spec_has_tty_group(const struct spec_input *in)
 {
     uint32_t ignored;
 
-    return in->engine->pod.on ? userns_outside(&in->engine->pod.map.gids, 5, &ignored) : !in->facts->isolation->user;
+    return in->engine->pod.on ? userns_outside(&in->engine->pod.map.gids, 5, &ignored)
+                              : !in->facts->isolation->user || in->facts->isolation->gids > 5;
 }
 
 /* The machine's, whole, with the cgroups below: in a user namespace they are nobody's to write to. */

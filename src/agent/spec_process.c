@@ -166,10 +166,14 @@ static bool spec_user(const struct spec_input *in, struct spec *out, struct buf 
     if (!rootfs_read(in->root_fd, "/etc/passwd", USER_FILE_MAX, &passwd, err) ||
         !rootfs_read(in->root_fd, "/etc/group", USER_FILE_MAX, &group, err))
         return false;
-    return user_resolve(&r, (struct str){ (const char *)passwd.p, passwd.n }, (struct str){ (const char *)group.p, group.n },
-                        &out->process.user, err) &&
-           security_check_user(in->facts, in->create->config, &out->process.user, note, err) &&
-           spec_cdi_groups(in, &out->process.user, err);
+    if (!user_resolve(&r, (struct str){ (const char *)passwd.p, passwd.n }, (struct str){ (const char *)group.p, group.n },
+                      &out->process.user, err) ||
+        !security_check_user(in->facts, in->create->config, &out->process.user, note, err) ||
+        !spec_cdi_groups(in, &out->process.user, err))
+        return false;
+    out->process.keep_groups = (in->cdi == NULL || in->cdi->gid_count == 0) &&
+                               security_leaves_groups(in->facts, &out->process.user, r.strict, note);
+    return true;
 }
 
 /* ---- the rest ---- */

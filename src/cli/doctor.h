@@ -31,6 +31,7 @@ void doctor_say(struct doctor *d, enum doctor_result result, const char *what, c
 char *doctor_existing(const char *path);
 void doctor_check_kernel(struct doctor *d);
 void doctor_check_namespaces(struct doctor *d);
+void doctor_check_ids(struct doctor *d);
 void doctor_check_overlay(struct doctor *d);
 void doctor_check_cgroups(struct doctor *d);
 void doctor_check_seccomp(struct doctor *d);

@@ -3,6 +3,7 @@
 #include "agent/cgroup.h"
 #include "cli/doctor.h"
 #include "io/file.h"
+#include "io/userns.h"
 #include "text/timefmt.h"
 
 #include <fcntl.h>
@@ -140,6 +141,32 @@ void doctor_check_namespaces(struct doctor *d)
                a.ok ? ""
                     : "allow user namespaces (sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone), or run "
                       "as root; without them only Engine: host works",
+               "%s", a.text);
+}
+
+/* ---- user ids ---- */
+
+static void doctor_try_ids(struct doctor_answer *a, const char *dir)
+{
+    struct userns_map map;
+    struct status err = STATUS_INIT;
+    (void)dir;
+
+    if (geteuid() == 0)
+        doctor_answer_set(a, true, "all, for this is root");
+    else if (subid_enter(&err) && userns_read_map("self", &map, &err))
+        doctor_answer_set(a, true, "%u user ids and %u group ids for containers", userns_ids_count(&map.uids), userns_ids_count(&map.gids));
+    else
+        doctor_answer_set(a, false, "one, which containers see as root: %s", err.message);
+}
+
+void doctor_check_ids(struct doctor *d)
+{
+    struct doctor_answer a = doctor_try(doctor_try_ids, "");
+
+    doctor_say(d, a.ok ? DOCTOR_OK : DOCTOR_WARN, "user ids",
+               a.ok ? "" : "containers that want to run as another user are refused, and an image's files are all root's. Give this "
+                           "user a range in /etc/subuid and /etc/subgid and install newuidmap",
                "%s", a.text);
 }
 

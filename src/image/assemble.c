@@ -10,6 +10,7 @@
 #include "image/store_internal.h"
 #include "image/unpack.h"
 #include "io/file.h"
+#include "io/userns.h"
 
 /* How often a layer that another job unpacks is looked at. */
 #define ASSEMBLY_WAIT_MS 50
@@ -182,14 +183,18 @@ static bool assembly_unpack(void *arg, struct buf *output, struct status *err)
     struct unpacked out;
 
     (void)output;
+    /* With other ids, where this user was given some: the owners of files are then as in the archive. */
+    struct status why;
+    if (geteuid() != 0 && !subid_enter(&why))
+        log_debug("layer %s: all its files are this user's: %s", strrchr(l->path, '/') + 1, why.message);
 #if !defined(__SANITIZE_ADDRESS__)
     const struct rlimit memory = { IMAGE_UNPACK_MEMORY_MAX, IMAGE_UNPACK_MEMORY_MAX };
     setrlimit(RLIMIT_AS, &memory);
 #endif
     if (unpack_layer(l->blob_path, &verified, &l->diff_id, l->path, &limits, &out, err)) {
-        if (out.devices_skipped > 0 || out.xattrs_skipped > 0)
-            log_info("layer %s: %" PRIu64 " devices and %" PRIu64 " attributes could not be made by this user",
-                     strrchr(l->path, '/') + 1, out.devices_skipped, out.xattrs_skipped);
+        if (out.devices_skipped > 0 || out.xattrs_skipped > 0 || out.owners_skipped > 0)
+            log_info("layer %s: %" PRIu64 " devices, %" PRIu64 " attributes and %" PRIu64 " owners could not be made by this user",
+                     strrchr(l->path, '/') + 1, out.devices_skipped, out.xattrs_skipped, out.owners_skipped);
         return true;
     }
     char digest[DIGEST_TEXT_SIZE];
@@ -221,7 +226,7 @@ static bool assembly_is_unpacked(struct assembly_layer *l)
 
     if (access(l->path, F_OK) < 0)
         return false;
-    return unpack_layer_info(l->path, &info, &ignored) || !tree_remove(l->path, &ignored);
+    return unpack_layer_info(l->path, &info, &ignored) || !subid_tree_remove(l->path, &ignored);
 }
 
 /* *later: another job has it in hands. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "io/file.h"
+#include "io/userns.h"
 
 #define LAYER_WHITEOUT ".wh."
 #define LAYER_OPAQUE ".wh..wh..opq"
@@ -16,22 +17,22 @@
 
 /* ---- what this process may do ---- */
 
-/* All user ids are there, and it may give files to them. */
-static bool layer_privileged(void)
+/* Which ids there are and may be given files: none but our own without these capabilities. */
+static void layer_count_ids(struct layer_writer *w)
 {
     struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
     struct __user_cap_data_struct data[2] = { { 0 } };
     const uint32_t wanted = 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER;
-    struct buf cleanup_buf map = BUF_INIT;
+    struct userns_map map;
     struct status ignored;
-    unsigned long inside, outside, count;
 
-    if (geteuid() != 0 || syscall(SYS_capget, &header, data) < 0 || (data[0].effective & wanted) != wanted)
-        return false;
-    if (!file_read("/proc/self/uid_map", 4096, &map, &ignored) || map.n == 0)
-        return true; /* a kernel without user namespaces */
-    return sscanf(buf_cstr(&map), "%lu %lu %lu", &inside, &outside, &count) == 3 && inside == 0 && outside == 0 &&
-           count == 4294967295ul;
+    if (geteuid() != 0 || syscall(SYS_capget, &header, data) < 0 || (data[0].effective & wanted) != wanted ||
+        !userns_read_map("self", &map, &ignored))
+        return;
+    w->uids = userns_ids_count(&map.uids);
+    w->gids = userns_ids_count(&map.gids);
+    w->machine = w->uids == UINT32_MAX && map.uids.ranges[0].outside == 0;
+    w->owners = w->uids > 1 && w->gids > 1;
 }
 
 static bool layer_replace(void *arg, const char *resolved, struct status *err);
@@ -45,8 +46,13 @@ bool layer_writer_open(struct layer_writer *w, const char *dir, struct status *e
         return false;
     w->root.replace = layer_replace;
     w->root.arg = w;
-    /* A file system may refuse even root (NFS with root squashed). */
-    w->privileged = layer_privileged() && fchown(w->root.fd, 1, 1) == 0 && fchown(w->root.fd, 0, 0) == 0;
+    layer_count_ids(w);
+    unpack_owners_here(w->usage.owners);
+    /* A file system may refuse even root (NFS with root squashed), or know nothing of other ids (NFS and user namespaces). */
+    if (w->owners && (fchown(w->root.fd, 1, 1) < 0 || fchown(w->root.fd, 0, 0) < 0)) {
+        w->machine = w->owners = false;
+        snprintf(w->usage.owners, sizeof w->usage.owners, "none");
+    }
     if (fchmod(w->root.fd, 0755) < 0)
         return status_errno(err, "cannot set the mode of %s", dir);
     return true;
@@ -67,8 +73,9 @@ static bool layer_xattr_wanted(const struct layer_writer *w, const char *name)
         return false;
     if (str_starts(name, "user."))
         return true;
-    return w->privileged && (strcmp(name, "security.capability") == 0 || str_starts(name, "trusted.") ||
-                             str_starts(name, "system.posix_acl_"));
+    /* In a user namespace capabilities are kept as those of its root (capabilities(7), "namespaced file capabilities"). */
+    return w->owners && (strcmp(name, "security.capability") == 0 || (w->machine && str_starts(name, "trusted.")) ||
+                         str_starts(name, "system.posix_acl_"));
 }
 
 static bool layer_set_xattrs(struct layer_writer *w, const struct layer_entry *entry, int fd, struct status *err)
@@ -84,21 +91,33 @@ static bool layer_set_xattrs(struct layer_writer *w, const struct layer_entry *e
     return true;
 }
 
-/* For a user everything must stay usable: what it cannot read it could neither copy nor remove. */
+/* For a user with one id everything must stay usable: what it cannot read it could neither copy nor remove. */
 static mode_t layer_mode(const struct layer_writer *w, const struct layer_entry *entry)
 {
     mode_t mode = entry->mode & 07777;
 
-    if (w->privileged)
+    if (w->owners)
         return mode;
     return mode | (entry->type == LAYER_FOLDER ? 0700 : 0400);
+}
+
+/* Root stands for those that do not exist here. */
+static void layer_owner(struct layer_writer *w, const struct layer_entry *entry, uid_t *uid, gid_t *gid)
+{
+    *uid = entry->uid < w->uids ? (uid_t)entry->uid : 0;
+    *gid = entry->gid < w->gids ? (gid_t)entry->gid : 0;
+    w->usage.owners_skipped += w->owners && (entry->uid >= w->uids || entry->gid >= w->gids);
 }
 
 /* Of a file or folder that is open. The owner first: a change of it clears set-id bits and capabilities. */
 static bool layer_set_fd(struct layer_writer *w, const struct layer_entry *entry, int fd, struct status *err)
 {
-    if (w->privileged && fchown(fd, (uid_t)entry->uid, (gid_t)entry->gid) < 0)
-        return status_errno(err, "cannot give '%.200s' to user %" PRIu64, entry->path, entry->uid);
+    uid_t uid;
+    gid_t gid;
+
+    layer_owner(w, entry, &uid, &gid);
+    if (w->owners && fchown(fd, uid, gid) < 0)
+        return status_errno(err, "cannot give '%.200s' to user %u", entry->path, uid);
     if (!layer_set_xattrs(w, entry, fd, err))
         return false;
     if (fchmod(fd, layer_mode(w, entry)) < 0)
@@ -110,11 +129,14 @@ static bool layer_set_fd(struct layer_writer *w, const struct layer_entry *entry
 static bool layer_set_at(struct layer_writer *w, const struct layer_entry *entry, int dir, const char *leaf, struct status *err)
 {
     struct timespec times[2] = { entry->mtime, entry->mtime };
+    uid_t uid;
+    gid_t gid;
 
     w->usage.inodes++;
     w->usage.xattrs_skipped += entry->xattr_count;
-    if (w->privileged && fchownat(dir, leaf, (uid_t)entry->uid, (gid_t)entry->gid, AT_SYMLINK_NOFOLLOW) < 0)
-        return status_errno(err, "cannot give '%.200s' to user %" PRIu64, entry->path, entry->uid);
+    layer_owner(w, entry, &uid, &gid);
+    if (w->owners && fchownat(dir, leaf, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+        return status_errno(err, "cannot give '%.200s' to user %u", entry->path, uid);
     if (entry->type != LAYER_SYMLINK && fchmodat(dir, leaf, layer_mode(w, entry), 0) < 0)
         return status_errno(err, "cannot set the mode of '%.200s'", entry->path);
     if (utimensat(dir, leaf, times, AT_SYMLINK_NOFOLLOW) < 0)
@@ -149,7 +171,7 @@ static bool layer_mark_opaque(struct layer_writer *w, int dir, const char *leaf,
 
     if (fd < 0)
         return status_errno(err, "cannot open folder '%.200s'", leaf);
-    if (w->privileged && !w->opaque_user && fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) == 0) {
+    if (w->machine && !w->opaque_user && fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) == 0) {
         w->opaque_trusted = true;
         return true;
     }
@@ -335,7 +357,7 @@ static bool layer_write_at(struct layer_writer *w, const struct layer_entry *ent
         return false;
     if (entry->type == LAYER_CHAR && entry->device == 0)
         return layer_whiteout(w, dir, leaf, err);
-    if (device && !w->privileged) {
+    if (device && !w->machine) {
         w->usage.devices_skipped++;
         return true;
     }

@@ -35,7 +35,9 @@ struct layer_entry {
 
 struct layer_writer {
     struct layer_root root;
-    bool privileged;      /* owners and devices as in the archive */
+    bool machine;         /* the machine's root: devices and all attributes as in the archive */
+    bool owners;          /* owners as in the archive, as far as there are such ids: */
+    uint32_t uids, gids;  /* from 0 on */
     struct unpacked usage;
     struct buf folders;   /* whose times are to be set at the end; owned */
     bool opaque_trusted, opaque_user, flat_only; /* the forms that whiteouts took */

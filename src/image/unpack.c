@@ -12,6 +12,7 @@
 
 #include "image/layer_write.h"
 #include "io/file.h"
+#include "io/userns.h"
 #include "text/json.h"
 
 #define UNPACK_READ_SIZE (128u << 10)
@@ -348,8 +349,10 @@ static bool unpack_write_info(const char *layer_dir, const char *part, const str
     cleanup_free char *path = xasprintf("%s.info", layer_dir);
     cleanup_free char *own = xasprintf("%s.info", part);
     cleanup_free char *text = xasprintf("{\"bytes\":%" PRIu64 ",\"inodes\":%" PRIu64 ",\"devices_skipped\":%" PRIu64
-                                        ",\"xattrs_skipped\":%" PRIu64 ",\"form\":\"%s\"}\n",
-                                        u->bytes, u->inodes, u->devices_skipped, u->xattrs_skipped, unpack_form_words[u->form]);
+                                        ",\"xattrs_skipped\":%" PRIu64 ",\"owners_skipped\":%" PRIu64
+                                        ",\"owners\":\"%s\",\"form\":\"%s\"}\n",
+                                        u->bytes, u->inodes, u->devices_skipped, u->xattrs_skipped, u->owners_skipped, u->owners,
+                                        unpack_form_words[u->form]);
 
     if (!file_replace(own, text, strlen(text), 0600, err))
         return false;
@@ -401,7 +404,7 @@ bool unpack_layer_info(const char *layer_dir, struct unpacked *out, struct statu
     cleanup_free char *path = xasprintf("%s.info", layer_dir);
     struct arena cleanup_arena scratch = ARENA_INIT;
     struct buf cleanup_buf text = BUF_INIT;
-    const char *form = "";
+    const char *form = "", *owners = "";
 
     memset(out, 0, sizeof *out);
     if (!file_read(path, 4096, &text, err))
@@ -412,6 +415,10 @@ bool unpack_layer_info(const char *layer_dir, struct unpacked *out, struct statu
               json_read_u64(j, "devices_skipped", UINT64_MAX, &out->devices_skipped, err) &&
               json_read_u64(j, "xattrs_skipped", UINT64_MAX, &out->xattrs_skipped, err) &&
               json_read_string(j, "form", &form, err);
+    /* Earlier versions did not say. */
+    ok = ok && (json_member(j, "owners") == NULL || (json_read_string(j, "owners", &owners, err) &&
+                                                     json_read_u64(j, "owners_skipped", UINT64_MAX, &out->owners_skipped, err)));
+    snprintf(out->owners, sizeof out->owners, "%s", owners);
     for (size_t i = 0; ok && i < COUNT_OF(unpack_form_words); i++)
         if (strcmp(form, unpack_form_words[i]) == 0) {
             out->form = (enum unpack_form)i;
@@ -421,6 +428,35 @@ bool unpack_layer_info(const char *layer_dir, struct unpacked *out, struct statu
         status_set(err, STATUS_DATA_LOSS, "it has no known form");
     err->code = STATUS_DATA_LOSS;
     return status_prefix(err, "%s is damaged", path);
+}
+
+/* ---- owners ---- */
+
+void unpack_owners_here(char out[UNPACK_OWNERS_SIZE])
+{
+    struct buf text cleanup_buf = BUF_INIT;
+    struct userns_map map;
+    struct status ignored;
+
+    snprintf(out, UNPACK_OWNERS_SIZE, "one");
+    if (geteuid() != 0 || !userns_read_map("self", &map, &ignored) || userns_ids_count(&map.uids) <= 1 ||
+        userns_ids_count(&map.gids) <= 1)
+        return;
+    /* Also in a user namespace in which every id stays the same. */
+    if (map.uids.ranges[0].outside == map.uids.ranges[0].inside && map.gids.ranges[0].outside == map.gids.ranges[0].inside) {
+        snprintf(out, UNPACK_OWNERS_SIZE, "all");
+        return;
+    }
+    userns_print_ids(&map.uids, &text);
+    buf_append_byte(&text, ' ');
+    userns_print_ids(&map.gids, &text);
+    struct digest d = digest_of(text.p, text.n);
+    hex_encode(d.sha256, 8, out);
+}
+
+bool unpack_owners_fit(const struct unpacked *layer, const char *here)
+{
+    return layer->owners[0] == '\0' || strcmp(layer->owners, "none") == 0 || strcmp(layer->owners, here) == 0;
 }
 
 bool unpack_forms_agree(const enum unpack_form *forms, size_t count, enum unpack_form *out)

@@ -7,8 +7,9 @@
  *   as a user        a character device 0/0 (allowed since Linux 5.8); user.overlay.opaque (the mount needs userxattr)
  *   where neither    the `.wh.` files as they are: overlayfs cannot use such a layer (UNPACK_FLAT), only
  *                    unpack_rootfs_copy can
- * As root, owners and devices are as in the archive. As a user everything is the user's, readable by it, and devices are
- * left out; the container engine maps that user to root.
+ * Owners are as in the archive as far as there are such ids where it is unpacked: all of them for the machine's root; in a user
+ * namespace those that its map has, and root for others. A user with one id only owns everything, and can read it; the
+ * container engine maps that user to root. Only the machine's root makes devices; else they are left out.
  *
  * Nothing in an archive can reach outside of the folder: links are followed as if the folder were the root. */
 #ifndef IMAGE_UNPACK_H
@@ -32,9 +33,17 @@ enum unpack_form {
     UNPACK_FLAT,    /* not at all */
 };
 
+/* Whose ids the owners are:
+ *   "all"   the machine's own
+ *   "one"   there was one id only
+ *   "none"  the file system does not keep owners
+ *   16 hex digits: those of a user namespace; equal for equal maps */
+#define UNPACK_OWNERS_SIZE 20
+
 struct unpacked {
     uint64_t bytes, inodes; /* on the disk */
-    uint64_t devices_skipped, xattrs_skipped;
+    uint64_t devices_skipped, xattrs_skipped, owners_skipped;
+    char owners[UNPACK_OWNERS_SIZE]; /* "": not known */
     enum unpack_form form;
 };
 
@@ -48,6 +57,10 @@ bool unpack_layer(const char *blob_path, const struct digest *blob, const struct
 /* What unpack_layer found out about the layer in a folder that it made (kept beside it, in `layer_dir`.info). NOT_FOUND when
  * there is no such layer; DATA_LOSS when the file is damaged. Reads one small file. */
 bool unpack_layer_info(const char *layer_dir, struct unpacked *out, struct status *err);
+/* Whose ids the owners of what this process unpacks are. */
+void unpack_owners_here(char out[UNPACK_OWNERS_SIZE]);
+/* Whether a layer's owners are what they should be where `here` are the ids. */
+bool unpack_owners_fit(const struct unpacked *layer, const char *here);
 /* The form of several layers together. False: overlayfs cannot mount them in one go, copy them. */
 bool unpack_forms_agree(const enum unpack_form *forms, size_t count, enum unpack_form *out);
 

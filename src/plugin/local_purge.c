@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "io/file.h"
+#include "io/userns.h"
 
 /* Rounds of looking and killing, with pauses that grow to PURGE_PAUSE_MS: about 2.5 s in all. */
 #define PURGE_ROUNDS 60
@@ -432,7 +433,7 @@ bool local_purge_run(void *work_arg, struct buf *output, struct status *err)
         struct status reason = STATUS_INIT;
         bool clean = purge_cgroups(dir) && dead;
         clean = purge_mounts(dir) && clean;
-        if (clean && work->items[i].remove && !tree_remove(dir, &reason)) {
+        if (clean && work->items[i].remove && !subid_tree_remove(dir, &reason)) {
             log_warn("local backend: %s", reason.message);
             clean = false;
         }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "io/file.h"
+#include "io/userns.h"
 
 extern char **environ;
 
@@ -295,7 +296,7 @@ bool local_start(struct local_job *job, const struct interlink_create *create,
     struct status ignored = STATUS_INIT;
 
     /* What an interrupted removal may have left. */
-    if (!tree_remove(job->dir, err))
+    if (!subid_tree_remove(job->dir, err))
         return false;
     if (mkdir(job->dir, 0700) < 0)
         return status_errno(err, "cannot make folder %s", job->dir);

@@ -2,6 +2,7 @@
 #include "image/layer_path.h"
 #include "image/unpack.h"
 #include "io/file.h"
+#include "io/userns.h"
 #include "tar_maker.h"
 
 #include <fcntl.h>
@@ -958,6 +959,70 @@ static void test_forms(void **state)
     assert_false(unpack_forms_agree((enum unpack_form[]){ UNPACK_ANY, UNPACK_FLAT }, 2, &out));
 }
 
+/* In a user namespace with ten ids: owners as far as they exist, root for others; the layer knows for whom it is. */
+static void test_owners_in_a_user_namespace(void **state)
+{
+    const struct userns_map map = { .uids = { .ranges = { { 0, 70000, 10 } }, .count = 1 },
+                                    .gids = { .ranges = { { 0, 80000, 10 } }, .count = 1 } };
+    struct status err = STATUS_INIT;
+    struct buf tar = BUF_INIT;
+    struct unpacked out, info;
+    int wait_status = 0;
+
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    tar_add(&tar, &(struct tar_entry){ .name = "dir", .type = '5', .mode = 0700, .uid = 4, .gid = 5 });
+    tar_add(&tar, &(struct tar_entry){ .name = "dir/file", .type = '0', .mode = 04000, .uid = 9, .gid = 0 });
+    tar_add(&tar, &(struct tar_entry){ .name = "far", .type = '0', .mode = 0644, .uid = 10, .gid = 3 });
+    tar_add(&tar, &(struct tar_entry){ .name = "null", .type = '3', .mode = 0666, .major = 1, .minor = 3 });
+    tar_add(&tar, &(struct tar_entry){ .name = "dir/.wh..wh..opq", .type = '0' });
+    tar_end(&tar);
+    char *blob = xasprintf("%s/blob", top), *folder = xasprintf("%s/ns", top), *layer = xasprintf("%s/layer", folder);
+    write_blob(blob, &tar);
+    assert_int_equal(chmod(top, 0755) | chmod(blob, 0644) | mkdir(folder, 0700) | chown(folder, 70000, 80000), 0);
+    int fd = userns_new(&map, &err);
+    pid_t pid = fd < 0 ? -1 : fork();
+    if (pid == 0) {
+        bool ok = userns_join(fd, &err) && unpack_layer(blob, &any, &any, layer, NULL, &out, &err) && out.owners_skipped == 1 &&
+                  out.devices_skipped == 1 && out.form != UNPACK_TRUSTED && unpack_layer_info(layer, &info, &err) &&
+                  unpack_owners_fit(&info, out.owners) && !unpack_owners_fit(&info, "all") && !unpack_owners_fit(&info, "one");
+        fprintf(stderr, "%s", err.message);
+        _exit(ok ? 0 : 1);
+    }
+    assert_true(pid > 0);
+    waitpid(pid, &wait_status, 0);
+    assert_int_equal(wait_status, 0);
+    struct stat st = stat_of(layer, "dir");
+    assert_true(st.st_uid == 70004 && st.st_gid == 80005);
+    st = stat_of(layer, "dir/file");
+    assert_true(st.st_uid == 70009 && st.st_gid == 80000 && (st.st_mode & 07777) == 04000);
+    st = stat_of(layer, "far");
+    assert_true(st.st_uid == 70000 && st.st_gid == 80003);
+    assert_false(exists(layer, "null"));
+    close(fd);
+    buf_free(&tar);
+    free(blob);
+    free(folder);
+    free(layer);
+}
+
+static void test_whose_layers(void **state)
+{
+    struct unpacked layer = { .owners = "" };
+    char here[UNPACK_OWNERS_SIZE];
+
+    (void)state;
+    unpack_owners_here(here);
+    assert_true(strlen(here) > 0);
+    assert_true(unpack_owners_fit(&layer, here)); /* from an earlier version */
+    snprintf(layer.owners, sizeof layer.owners, "none");
+    assert_true(unpack_owners_fit(&layer, here));
+    snprintf(layer.owners, sizeof layer.owners, "one");
+    assert_true(unpack_owners_fit(&layer, "one"));
+    assert_false(unpack_owners_fit(&layer, "all"));
+}
+
 static int run_all(void)
 {
 #define ONE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -966,7 +1031,7 @@ static int run_all(void)
         ONE(test_sparse), ONE(test_later_entries_win), ONE(test_compression), ONE(test_damaged), ONE(test_leaving),
         ONE(test_links_stay_inside), ONE(test_limits), ONE(test_bomb), ONE(test_rootfs_copy), ONE(test_rootfs_copy_flat_whiteouts),
         ONE(test_rootfs_copy_holes),
-        ONE(test_forms),
+        ONE(test_forms), ONE(test_owners_in_a_user_namespace), ONE(test_whose_layers),
     };
 #undef ONE
     return cmocka_run_group_tests(tests, NULL, NULL);

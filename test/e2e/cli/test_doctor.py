@@ -48,7 +48,7 @@ def test_a_good_set_up(root):
     assert status == 0, text
     assert lines["configuration"][0] == lines["state folder"][0] == lines["handler local"][0] == "ok"
     assert lines["socket"] == ("ok", f"{root}/cri.sock: fake 1.2.3 answers")
-    assert {"kernel", "namespaces", "overlayfs", "cgroups", "seccomp", "disk space", "clock", "log folder"} < set(lines)
+    assert {"kernel", "namespaces", "user ids", "overlayfs", "cgroups", "seccomp", "disk space", "clock", "log folder"} < set(lines)
     assert list(state.iterdir()) == []
     assert "0 failed" in text.splitlines()[-1]
 
@@ -60,6 +60,7 @@ def test_an_ordinary_user(root):
     status, lines, text = doctor(root, f"Socket: {root}/cri.sock\nStateDir: {root}/state\n", USER)
     assert lines["state folder"][0] == "ok" and lines["socket"][0] == "warn", text
     assert status == (1 if lines["namespaces"][0] == "FAIL" else 0)
+    assert lines["user ids"][0] == "warn" and "/etc/subuid" in lines["user ids"][1], text
     assert list((root / "state").iterdir()) == []
 
 

@@ -442,7 +442,7 @@ static void test_user(void)
 static void test_security(void)
 {
     static Runtime__V1__Capability caps;
-    static char *add[] = { (char *)(uintptr_t) "NET_ADMIN" }, *drop[] = { (char *)(uintptr_t) "ALL" };
+    static char *add[] = { (char *)(uintptr_t) "SYS_BOOT" }, *drop[] = { (char *)(uintptr_t) "ALL" };
     static char *masked[] = { (char *)(uintptr_t) "/proc/keys", (char *)(uintptr_t) "/sys/firmware" };
     static char *readonly[] = { (char *)(uintptr_t) "/proc/sys" };
 
@@ -464,9 +464,9 @@ static void test_security(void)
     caps.add_capabilities = add;
     caps.n_add_capabilities = 1;
     if (t.root)
-        expect("one capability", 0, "CapEff:\t0000000000001000");
+        expect("one capability", 0, "CapEff:\t0000000000400000");
     else
-        expect_refused("useless capability", STATUS_FAILED_PRECONDITION, "capabilities.add_capabilities: CAP_NET_ADMIN");
+        expect_refused("useless capability", STATUS_FAILED_PRECONDITION, "capabilities.add_capabilities: CAP_SYS_BOOT");
     reset_config();
     SH("mkdir /a; cat /proc/keys | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/panic");
     security.readonly_rootfs = true;
@@ -875,7 +875,7 @@ int main(int argc, char **argv)
     t.layer = argv[2];
     struct engine_options o = { .wanted = argc > 3 ? argv[3] : "auto", .allow_host = true, .job_dir = t.job, .isolation = isolation,
                                 .sandbox_id = getenv("SANDBOX_ID") != NULL ? getenv("SANDBOX_ID") : "feedface",
-                                .cgroup_parent = "" };
+                                .cgroup_parent = "", .cdi_dirs = "" };
     t.engine = engine_new(&o, reason, &err);
     if (t.engine == NULL) {
         fprintf(stderr, "%s\n", err.message);

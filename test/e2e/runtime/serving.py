@@ -19,9 +19,11 @@ USER = 54321  # an ordinary user's id without an entry in /etc/passwd
 
 
 class Serve:
-    """serve with its embedded default. `user`: an ordinary user's id, when the tests run as root; None: who runs the tests."""
+    """serve with its embedded default. `user`: an ordinary user's id, when the tests run as root; None: who runs the tests.
+    `groups`: that the user is in. `ranges`: (first, count) of the ids that /etc/subuid and /etc/subgid give it, as only this
+    serve sees them."""
 
-    def __init__(self, root, user=None, config="", env=None):
+    def __init__(self, root, user=None, config="", env=None, ranges=None, groups=""):
         self.root = pathlib.Path(root)
         self.user = user
         self.env = {**os.environ, **(env or {})}
@@ -38,15 +40,32 @@ class Serve:
                 os.chown(folder, user, user)
         self.config = self.root / "config.yaml"
         self.config.write_text(f"Socket: {self.socket}\nStateDir: {self.root}/state\n{config}")
+        self.groups = groups
+        self.ranges = ranges
+        if ranges:
+            self.write_ranges(*ranges)
         self.log = self.root / "serve.log"
         self.process = None
         self.client = None
+
+    def write_ranges(self, first, count):
+        etc = self.root / "etc"
+        etc.mkdir(exist_ok=True)
+        for name in ("passwd", "group"):  # newuidmap(1) wants to know its caller's name
+            entry = {"passwd": f"icri:x:{self.user}:{self.user}::/nonexistent:/bin/sh\n", "group": f"icri:x:{self.user}:\n"}[name]
+            (etc / name).write_text(pathlib.Path("/etc", name).read_text() + entry)
+        for name in ("subuid", "subgid"):
+            (etc / name).write_text(f"somebody:1000:5\nicri:{first}:{count}\n")
 
     def command(self, *arguments):
         """The command line that runs our program as the user."""
         as_user = []
         if self.user is not None:
-            as_user = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
+            as_user = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}",
+                       f"--groups={self.groups}" if self.groups else "--clear-groups"]
+        if self.ranges:  # files over those of /etc, in a mount namespace of its own
+            script = 'for f in passwd group subuid subgid; do mount --bind "$0/$f" "/etc/$f" || exit 1; done; exec "$@"'
+            as_user = ["unshare", "--mount", "sh", "-c", script, str(self.root / "etc"), *as_user]
         return [*as_user, str(BINARY), *arguments]
 
     def start(self):
