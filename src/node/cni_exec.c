@@ -31,7 +31,7 @@ struct cni_process {
     bool over;
 };
 
-static void cni_close(int *fd)
+static void cni_exec_close(int *fd)
 {
     if (*fd >= 0)
         close(*fd);
@@ -39,7 +39,7 @@ static void cni_close(int *fd)
 }
 
 /* Never returns. */
-static void cni_child(const char *program, const char *type, const char **env, int in, int out, int errors, pid_t parent)
+static void cni_exec_child(const char *program, const char *type, const char **env, int in, int out, int errors, pid_t parent)
 {
     const char *argv[] = { type, NULL };
 
@@ -58,7 +58,7 @@ static void cni_child(const char *program, const char *type, const char **env, i
     _exit(126);
 }
 
-static bool cni_start(struct cni_process *p, const char *program, const char *type, const char **env, struct status *err)
+static bool cni_exec_start(struct cni_process *p, const char *program, const char *type, const char **env, struct status *err)
 {
     int pipes[3][2];
     pid_t parent = getpid();
@@ -74,7 +74,7 @@ static bool cni_start(struct cni_process *p, const char *program, const char *ty
         }
     p->pid = fork();
     if (p->pid == 0)
-        cni_child(program, type, env, pipes[0][0], pipes[1][1], pipes[2][1], parent);
+        cni_exec_child(program, type, env, pipes[0][0], pipes[1][1], pipes[2][1], parent);
     if (p->pid < 0)
         status_errno(err, "cannot start the CNI plugin %s: fork", type);
     close(pipes[0][0]);
@@ -90,7 +90,7 @@ static bool cni_start(struct cni_process *p, const char *program, const char *ty
     return p->pid > 0;
 }
 
-static void cni_write(struct cni_process *p, struct str *input)
+static void cni_exec_write(struct cni_process *p, struct str *input)
 {
     while (p->in >= 0 && input->n > 0) {
         ssize_t n = write(p->in, input->p, input->n);
@@ -103,11 +103,11 @@ static void cni_write(struct cni_process *p, struct str *input)
         input->p += n;
         input->n -= (size_t)n;
     }
-    cni_close(&p->in);
+    cni_exec_close(&p->in);
 }
 
 /* False: more than may be kept. */
-static bool cni_read_output(int *fd, struct buf *output)
+static bool cni_exec_read_output(int *fd, struct buf *output)
 {
     for (;;) {
         ssize_t n = read(*fd, buf_reserve(output, 4096), 4096);
@@ -121,12 +121,12 @@ static bool cni_read_output(int *fd, struct buf *output)
         if (output->n > CNI_OUTPUT_MAX)
             return false;
     }
-    cni_close(fd);
+    cni_exec_close(fd);
     return true;
 }
 
 /* The last words are the ones that count. */
-static void cni_read_errors(struct cni_process *p, struct buf *errors)
+static void cni_exec_read_errors(struct cni_process *p, struct buf *errors)
 {
     char chunk[4096];
     ssize_t n;
@@ -137,10 +137,10 @@ static void cni_read_errors(struct cni_process *p, struct buf *errors)
             buf_consume(errors, errors->n - CNI_ERRORS_MAX);
     }
     if (n == 0)
-        cni_close(&p->errors);
+        cni_exec_close(&p->errors);
 }
 
-static void cni_kill(struct cni_process *p)
+static void cni_exec_kill(struct cni_process *p)
 {
     kill(-p->pid, SIGKILL);
     kill(p->pid, SIGKILL);
@@ -150,7 +150,7 @@ static void cni_kill(struct cni_process *p)
 }
 
 /* Until it has ended; what is left in the pipes then is all it said, whoever else may still hold them. */
-static bool cni_attend(struct cni_process *p, const char *type, struct str input, int64_t deadline, struct buf *output,
+static bool cni_exec_attend(struct cni_process *p, const char *type, struct str input, int64_t deadline, struct buf *output,
                        struct buf *errors, struct status *err)
 {
     while (!p->over) {
@@ -163,16 +163,16 @@ static bool cni_attend(struct cni_process *p, const char *type, struct str input
             return status_set(err, STATUS_DEADLINE_EXCEEDED, "CNI plugin %s did not end in time and was killed", type);
         poll(fds, COUNT_OF(fds), p->pidfd < 0 ? CNI_EXEC_LOOK_MS : left < INT32_MAX ? (int)left : INT32_MAX);
         p->over = waitpid(p->pid, &p->wait_status, WNOHANG) == p->pid;
-        cni_write(p, &input);
-        if (p->out >= 0 && !cni_read_output(&p->out, output))
+        cni_exec_write(p, &input);
+        if (p->out >= 0 && !cni_exec_read_output(&p->out, output))
             return status_set(err, STATUS_RESOURCE_EXHAUSTED, "CNI plugin %s printed more than %u bytes and was killed", type, CNI_OUTPUT_MAX);
         if (p->errors >= 0)
-            cni_read_errors(p, errors);
+            cni_exec_read_errors(p, errors);
     }
     return true;
 }
 
-static bool cni_run(const struct cni_exec *exec, const struct cni_plugin *plugin, enum cni_command command, const char **env,
+static bool cni_exec_run(const struct cni_exec *exec, const struct cni_plugin *plugin, enum cni_command command, const char **env,
                     struct str input, int64_t deadline, struct buf *output, struct status *err)
 {
     struct cni_process p = { .pid = -1, .in = -1, .out = -1, .errors = -1, .pidfd = -1 };
@@ -183,14 +183,14 @@ static bool cni_run(const struct cni_exec *exec, const struct cni_plugin *plugin
         return status_prefix(err, "%s", cni_command_name(command));
     log_debug("CNI: %s %s", cni_command_name(command), program);
     signal(SIGPIPE, SIG_IGN); /* of a plugin that does not read */
-    bool ok = cni_start(&p, program, plugin->type, env, err);
-    ok = ok && cni_attend(&p, plugin->type, input, deadline, output, &errors, err);
+    bool ok = cni_exec_start(&p, program, plugin->type, env, err);
+    ok = ok && cni_exec_attend(&p, plugin->type, input, deadline, output, &errors, err);
     if (!ok && p.pid > 0)
-        cni_kill(&p);
-    cni_close(&p.in);
-    cni_close(&p.out);
-    cni_close(&p.errors);
-    cni_close(&p.pidfd);
+        cni_exec_kill(&p);
+    cni_exec_close(&p.in);
+    cni_exec_close(&p.out);
+    cni_exec_close(&p.errors);
+    cni_exec_close(&p.pidfd);
     if (!ok)
         return status_prefix(err, "%s", cni_command_name(command));
     if (!WIFEXITED(p.wait_status) || WEXITSTATUS(p.wait_status) != 0)
@@ -203,7 +203,7 @@ static bool cni_run(const struct cni_exec *exec, const struct cni_plugin *plugin
 
 /* ---- chains ---- */
 
-static const char *cni_path(struct arena *arena, const char *const *folders)
+static const char *cni_exec_path(struct arena *arena, const char *const *folders)
 {
     const char *path = "";
 
@@ -213,7 +213,7 @@ static const char *cni_path(struct arena *arena, const char *const *folders)
 }
 
 /* Nothing of it goes on beside the DEL that comes next. Returns false. */
-static bool cni_end_in_failure(const struct cni_attachment *attachment)
+static bool cni_exec_end_in_failure(const struct cni_attachment *attachment)
 {
     if (attachment != NULL)
         cni_kill_stray(&attachment->container_id, 1);
@@ -221,19 +221,19 @@ static bool cni_end_in_failure(const struct cni_attachment *attachment)
 }
 
 /* A chain in which each plugin hears the same result, forwards or backwards. */
-static bool cni_run_all(const struct cni_exec *exec, const struct cni_network *network, enum cni_command command,
+static bool cni_exec_run_all(const struct cni_exec *exec, const struct cni_network *network, enum cni_command command,
                         const struct cni_attachment *attachment, const struct json *previous, struct status *err)
 {
     cleanup_arena struct arena arena = ARENA_INIT;
-    const char **env = cni_environment(&arena, command, attachment, cni_path(&arena, exec->folders));
+    const char **env = cni_environment(&arena, command, attachment, cni_exec_path(&arena, exec->folders));
     int64_t deadline = clock_mono_ms() + exec->timeout_ms;
 
     for (size_t i = 0; i < network->plugin_count; i++) {
         const struct cni_plugin *plugin = &network->plugins[command == CNI_DEL ? network->plugin_count - 1 - i : i];
         cleanup_buf struct buf input = BUF_INIT, output = BUF_INIT;
         cni_request(network, plugin, attachment, previous, NULL, &input);
-        if (!cni_run(exec, plugin, command, env, (struct str){ (const char *)input.p, input.n }, deadline, &output, err))
-            return cni_end_in_failure(attachment);
+        if (!cni_exec_run(exec, plugin, command, env, (struct str){ (const char *)input.p, input.n }, deadline, &output, err))
+            return cni_exec_end_in_failure(attachment);
     }
     return true;
 }
@@ -242,7 +242,7 @@ bool cni_add(const struct cni_exec *exec, const struct cni_network *network, con
              struct buf *result, struct status *err)
 {
     cleanup_arena struct arena arena = ARENA_INIT;
-    const char **env = cni_environment(&arena, CNI_ADD, attachment, cni_path(&arena, exec->folders));
+    const char **env = cni_environment(&arena, CNI_ADD, attachment, cni_exec_path(&arena, exec->folders));
     int64_t deadline = clock_mono_ms() + exec->timeout_ms;
     struct cni_result r = { .json = NULL };
 
@@ -251,8 +251,8 @@ bool cni_add(const struct cni_exec *exec, const struct cni_network *network, con
         cleanup_buf struct buf input = BUF_INIT;
         cni_request(network, plugin, attachment, r.json, NULL, &input);
         buf_clear(result);
-        if (!cni_run(exec, plugin, CNI_ADD, env, (struct str){ (const char *)input.p, input.n }, deadline, result, err))
-            return cni_end_in_failure(attachment);
+        if (!cni_exec_run(exec, plugin, CNI_ADD, env, (struct str){ (const char *)input.p, input.n }, deadline, result, err))
+            return cni_exec_end_in_failure(attachment);
         if (!cni_result_parse(&arena, (struct str){ (const char *)result->p, result->n }, attachment->interface, &r, err))
             return status_prefix(err, "CNI plugin %s printed no result", plugin->type);
     }
@@ -264,25 +264,25 @@ bool cni_add(const struct cni_exec *exec, const struct cni_network *network, con
 bool cni_del(const struct cni_exec *exec, const struct cni_network *network, const struct cni_attachment *attachment,
              struct status *err)
 {
-    return cni_run_all(exec, network, CNI_DEL, attachment, cni_network_since(network, "0.4.0") ? attachment->result : NULL, err);
+    return cni_exec_run_all(exec, network, CNI_DEL, attachment, cni_network_since(network, "0.4.0") ? attachment->result : NULL, err);
 }
 
 bool cni_check(const struct cni_exec *exec, const struct cni_network *network, const struct cni_attachment *attachment,
                struct status *err)
 {
     return network->disable_check || !cni_network_since(network, "0.4.0") ||
-           cni_run_all(exec, network, CNI_CHECK, attachment, attachment->result, err);
+           cni_exec_run_all(exec, network, CNI_CHECK, attachment, attachment->result, err);
 }
 
 bool cni_status(const struct cni_exec *exec, const struct cni_network *network, struct status *err)
 {
-    return !cni_network_since(network, "1.1.0") || cni_run_all(exec, network, CNI_STATUS, NULL, NULL, err);
+    return !cni_network_since(network, "1.1.0") || cni_exec_run_all(exec, network, CNI_STATUS, NULL, NULL, err);
 }
 
 /* ---- strays ---- */
 
 /* A container could show such a variable, too: what has other files is none of ours. */
-static bool cni_shares_files(const char *pid)
+static bool cni_exec_shares_files(const char *pid)
 {
     cleanup_free char *path = xasprintf("/proc/%s/ns/mnt", pid);
     struct stat its, own;
@@ -290,7 +290,7 @@ static bool cni_shares_files(const char *pid)
     return stat(path, &its) == 0 && stat("/proc/self/ns/mnt", &own) == 0 && its.st_ino == own.st_ino && its.st_dev == own.st_dev;
 }
 
-static bool cni_works_for(const char *pid, const char *const *container_ids, size_t count)
+static bool cni_exec_works_for(const char *pid, const char *const *container_ids, size_t count)
 {
     static const char name[] = "CNI_CONTAINERID=";
     cleanup_free char *path = xasprintf("/proc/%s/environ", pid);
@@ -304,7 +304,7 @@ static bool cni_works_for(const char *pid, const char *const *container_ids, siz
         if (strncmp(p, name, sizeof name - 1) == 0)
             for (size_t i = 0; i < count; i++)
                 if (strcmp(p + sizeof name - 1, container_ids[i]) == 0)
-                    return cni_shares_files(pid);
+                    return cni_exec_shares_files(pid);
     return false;
 }
 
@@ -320,7 +320,7 @@ void cni_kill_stray(const char *const *container_ids, size_t count)
         while (dir != NULL && (entry = readdir(dir)) != NULL) {
             /* In the moment before a plugin's exec it still shows our environment, which names no pod. */
             if (!parse_u64(entry->d_name, INT32_MAX, &pid) || (pid_t)pid == getpid() ||
-                !cni_works_for(entry->d_name, container_ids, count))
+                !cni_exec_works_for(entry->d_name, container_ids, count))
                 continue;
             log_info("CNI: process %s is left of an earlier life: killing it", entry->d_name);
             kill((pid_t)pid, SIGKILL);
