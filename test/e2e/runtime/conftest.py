@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -16,10 +17,13 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def images():
-    """An OCI layout with small real images."""
-    if not (IMAGES / "index.json").exists():
-        subprocess.run([TOP / "test" / "fixtures" / "images" / "make-images.sh", "build", IMAGES], check=True)
-    subprocess.run(["chmod", "-R", "a+rX", IMAGES], check=True)
+    """An OCI layout with small real images; made once, whichever of several test processes comes first."""
+    IMAGES.parent.mkdir(parents=True, exist_ok=True)
+    with (IMAGES.parent / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (IMAGES / "index.json").exists():
+            subprocess.run([TOP / "test" / "fixtures" / "images" / "make-images.sh", "build", IMAGES], check=True)
+            subprocess.run(["chmod", "-R", "a+rX", IMAGES], check=True)
     return IMAGES
 
 
