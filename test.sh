@@ -128,11 +128,10 @@ fuzz() {
 
 # pytest on the binary given, over test/e2e or what is named.
 e2e() { # NAME BINARY [PYTEST ARGUMENT...]
-    local python name=$1 binary=$2 report=$logs/$1.xml
+    local python temporary name=$1 binary=$2 report=$logs/$1.xml
     shift 2
     # Most tests wait more than they compute: one process more than there are cores.
     [ $# -gt 0 ] || set -- test/e2e --ignore=test/e2e/kubernetes -n $((jobs + 1)) --dist loadfile
-    local temporary
     temporary=$(mktemp -d /tmp/icri-test-XXXXXX) # short: a unix socket's path has 107 bytes
     chmod 755 "$temporary"
     python=$(test/e2e/venv.sh)/bin/python || { count "$name" 0 1 0; return; }
