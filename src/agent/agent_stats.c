@@ -368,7 +368,7 @@ static bool agent_stats_count(void *arg, struct buf *output, struct status *err)
         errno = 0; /* only a courtesy */
     while (strmap_next(&agent->containers, &it)) {
         const struct agent_container *c = it.value;
-        if (c->stats == NULL || c->stats->layer_ms != agent->stats.count_began_ms)
+        if (c->stats == NULL || !c->stats->layer_counting)
             continue;
         cleanup_free char *path = engine_layer(agent->engine, c->bundle);
         memset(&one, 0, sizeof one);
@@ -388,6 +388,13 @@ static bool agent_stats_count(void *arg, struct buf *output, struct status *err)
 
 static void agent_stats_count_over(struct agent *agent)
 {
+    struct strmap_iter it = { 0 };
+
+    while (strmap_next(&agent->containers, &it)) {
+        struct agent_container *c = it.value;
+        if (c->stats != NULL)
+            c->stats->layer_counting = false;
+    }
     timer_stop(&agent->stats.count_limit);
     timer_stop(&agent->stats.count_wait);
     for (LIST_EACH(struct agent_stats_call, c, &agent->stats.calls, link))
@@ -423,7 +430,7 @@ static void agent_stats_on_count_limit(void *arg)
     worker_cancel(&agent->stats.count);
     while (strmap_next(&agent->containers, &it)) {
         struct agent_container *c = it.value;
-        if (c->stats != NULL && c->stats->layer_ms == agent->stats.count_began_ms)
+        if (c->stats != NULL && c->stats->layer_counting)
             c->stats->layer_age_ms = USAGE_LAYER_AGE_MAX_MS;
     }
     agent_stats_count_over(agent);
@@ -439,27 +446,50 @@ static void agent_stats_on_count_wait(void *arg)
     agent_stats_answer_ready(agent);
 }
 
-/* Begins to count what is due; whether there is something to wait for. */
+/* Without a worker, when that is the smaller thing; *room: for all containers together. */
+static bool agent_stats_count_quickly(struct agent_container *c, size_t *room)
+{
+    struct agent_container_stats *s = c->stats;
+    const struct layer_stats *last = s->layer_known ? &s->layer : NULL;
+    struct layer_stats now;
+
+    if (last != NULL && last->inodes > *room)
+        return false;
+    cleanup_free char *path = engine_layer(c->agent->engine, c->bundle);
+    if (path == NULL)
+        return true; /* it has none */
+    if (!layer_measure_quickly(path, last, room, &now))
+        return false;
+    s->layer = now;
+    s->layer_known = true;
+    return true;
+}
+
+/* Counts what is due; whether there is a worker to wait for. */
 static bool agent_stats_start_count(struct agent *agent)
 {
     struct agent_stats *s = &agent->stats;
     struct strmap_iter it = { 0 };
     struct status err = STATUS_INIT;
+    bool running = worker_running(&s->count), wanted = false;
+    size_t room = USAGE_LAYER_QUICK_MAX;
     int64_t now = clock_mono_ms();
-    bool due = false;
 
-    if (worker_running(&s->count))
-        return timer_running(&s->count_wait);
     while (strmap_next(&agent->containers, &it)) {
         struct agent_container *c = it.value;
         if (c->state == AGENT_CONTAINER_NEW || !agent_stats_layer_is_due(c, now))
             continue;
+        bool counted = agent_stats_count_quickly(c, &room);
+        if (!counted && running)
+            continue; /* the next worker's */
         c->stats->layer_ms = now;
         c->stats->layer_age_ms = USAGE_LAYER_AGE_MS;
-        due = true;
+        c->stats->layer_counting = !counted;
+        wanted = wanted || !counted;
     }
-    s->count_began_ms = now;
-    if (!due)
+    if (running)
+        return timer_running(&s->count_wait);
+    if (!wanted)
         return false;
     if (!worker_start(agent->loop, &s->count, agent_stats_count, agent, agent_stats_on_counted, agent, &err)) {
         log_warn("the containers' layers cannot be counted: %s", err.message);

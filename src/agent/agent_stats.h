@@ -4,8 +4,8 @@
  *
  *   cgroups     read on the loop: a few small files of the kernel's for each container
  *   processes   looked at by a worker, where there are no cgroups, and for open files
- *   layers      counted by a worker of their own, which may take long: a call waits for it a moment, then takes the last
- *               count there is, which says when it was made
+ *   layers      small ones are counted on the loop, others by a worker of their own, which may take long: a call waits for
+ *               it a moment, then takes the last count there is, which says when it was made
  *
  * Calls that come while a worker is under way wait for it together.
  */
@@ -29,7 +29,6 @@ struct agent_stats {
     struct worker scan, count;
     struct timer scan_limit, count_limit, count_wait;
     bool scan_files;               /* the scan under way counts open files */
-    int64_t count_began_ms;        /* monotonic */
     struct usage_rate rate;
     uint64_t gone_cpu;             /* of containers that were removed */
 };
@@ -45,6 +44,7 @@ struct agent_container_stats {
     bool layer_known;
     int64_t layer_ms;              /* monotonic: when the last count began; 0: none did */
     int64_t layer_age_ms;          /* how long it counts */
+    bool layer_counting;           /* a worker is at it */
 };
 
 void agent_stats_init(struct agent_stats *stats);

@@ -45,12 +45,13 @@ static void cgroup_stats_pressure(int dir_fd, const char *name, struct usage_psi
 
 /* ---- version 1: one folder for each controller or several of them ---- */
 
-static void cgroup_stats_v1_cpu(int dir_fd, unsigned controllers, struct usage *u)
+static void cgroup_stats_v1_cpu(int dir_fd, unsigned controllers, bool counters, struct usage *u)
 {
     char text[CGROUP_STATS_TEXT_MAX];
 
-    if ((controllers & CGROUP_CPUACCT) != 0) {
+    if ((controllers & CGROUP_CPUACCT) != 0)
         u->cpu = cgroup_stats_number(dir_fd, "cpuacct.usage");
+    if ((controllers & CGROUP_CPUACCT) != 0 && counters) {
         u->cpu_user = cgroup_stats_number(dir_fd, "cpuacct.usage_user");
         u->cpu_system = cgroup_stats_number(dir_fd, "cpuacct.usage_sys");
     }
@@ -240,7 +241,7 @@ bool cgroup_usage(const struct cgroups *c, const char *id, bool counters, struct
             continue;
         }
         any = any || (h->controllers & (CGROUP_CPUACCT | CGROUP_MEMORY)) != 0;
-        cgroup_stats_v1_cpu(dir_fd, h->controllers & wanted, u);
+        cgroup_stats_v1_cpu(dir_fd, h->controllers & wanted, counters, u);
         if ((h->controllers & CGROUP_MEMORY) != 0)
             cgroup_stats_v1_memory(dir_fd, counters, u);
         if (counters && (h->controllers & CGROUP_PIDS) != 0)

@@ -138,7 +138,7 @@ bool engine_pod_usage(const struct engine *engine, const char *pod_uid, struct u
 uint64_t engine_oom_kills(const struct engine *engine, const char *id);
 /* The container's processes, at most max; how many. Worker. */
 size_t engine_pids(const struct engine *engine, const char *id, const char *bundle, pid_t *pids, size_t max);
-/* The folder that takes what the container writes to its root; NULL when it has none. The caller frees. Worker. */
+/* The folder that takes what the container writes to its root; NULL when it has none. The caller frees. Loop. */
 char *engine_layer(const struct engine *engine, const char *bundle);
 
 /* Kills what is left, unmounts, removes the cgroup and everything in the bundle directory and itself. True when there is

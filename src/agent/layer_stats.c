@@ -5,8 +5,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* Folders in folders, each with a descriptor, of the 1,024 that a process has. */
@@ -17,6 +18,7 @@
 struct layer_stats_walk {
     struct layer_stats *out;
     dev_t device;
+    size_t room; /* more is not looked at */
     uint64_t *linked; /* owned; a hash table of inode numbers; 0: free */
     size_t linked_count, linked_size; /* the size is a power of two */
 };
@@ -86,6 +88,11 @@ static bool layer_stats_folder(struct layer_stats_walk *w, int dir_fd, int depth
         /* Another file system that is mounted here is not the container's. */
         if (st.st_dev != w->device)
             continue;
+        if (w->room == 0) {
+            ok = status_set(err, STATUS_RESOURCE_EXHAUSTED, "there are too many files");
+            break;
+        }
+        w->room--;
         layer_stats_count(w, &st);
         if (!S_ISDIR(st.st_mode))
             continue;
@@ -99,34 +106,71 @@ static bool layer_stats_folder(struct layer_stats_walk *w, int dir_fd, int depth
     return ok;
 }
 
-bool layer_measure(const char *path, struct layer_stats *out, struct status *err)
+static void layer_stats_find_mount(const char *path, struct layer_stats *out)
+{
+    struct mount_info mount;
+
+    mount_find(path, &mount);
+    snprintf(out->device, sizeof out->device, "%s", mount.source);
+    if (strlen(mount.point) < sizeof out->mountpoint)
+        memcpy(out->mountpoint, mount.point, strlen(mount.point) + 1);
+}
+
+/* Whether looking at folders costs no more than memory and a disk's time at worst. */
+static bool layer_stats_is_local(const struct statfs *fs)
+{
+    static const uint32_t types[] = { EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC };
+
+    for (size_t i = 0; i < COUNT_OF(types); i++)
+        if ((uint32_t)fs->f_type == types[i])
+            return true;
+    return false;
+}
+
+static bool layer_stats_measure(const char *path, const struct layer_stats *last, bool quickly, size_t *room,
+                                struct layer_stats *out, struct status *err)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct layer_stats_walk w = { .out = out };
-    struct mount_info mount;
-    struct statvfs fs;
+    struct layer_stats_walk w = { .out = out, .room = *room };
+    struct statfs fs;
     struct stat st;
 
     memset(out, 0, sizeof *out);
-    if (fd < 0 || fstat(fd, &st) < 0 || fstatvfs(fd, &fs) < 0) {
+    if (fd < 0 || fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0 || (quickly && !layer_stats_is_local(&fs))) {
         status_errno(err, "cannot look into %s", path);
         if (fd >= 0)
             close(fd);
         return false;
     }
+    if (last != NULL)
+        *out = *last;
+    else
+        layer_stats_find_mount(path, out);
+    out->bytes = out->inodes = 0;
     w.device = st.st_dev;
     layer_stats_count(&w, &st);
     bool ok = layer_stats_folder(&w, fd, 0, err);
     free(w.linked);
-    mount_find(path, &mount);
-    out->fs_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
+    *room = w.room;
+    out->fs_bytes = (uint64_t)fs.f_blocks * (uint64_t)(fs.f_frsize != 0 ? fs.f_frsize : fs.f_bsize);
     out->fs_inodes = fs.f_files;
     out->fs_inodes_free = fs.f_ffree;
-    snprintf(out->device, sizeof out->device, "%s", mount.source);
-    if (strlen(mount.point) < sizeof out->mountpoint)
-        memcpy(out->mountpoint, mount.point, strlen(mount.point) + 1);
     out->taken_ns = clock_real_ns();
     return ok;
+}
+
+bool layer_measure(const char *path, struct layer_stats *out, struct status *err)
+{
+    size_t room = SIZE_MAX;
+
+    return layer_stats_measure(path, NULL, false, &room, out, err);
+}
+
+bool layer_measure_quickly(const char *path, const struct layer_stats *last, size_t *room, struct layer_stats *out)
+{
+    struct status ignored;
+
+    return layer_stats_measure(path, last, true, room, out, &ignored);
 }
 
 #undef LAYER_STATS_DEPTH_MAX

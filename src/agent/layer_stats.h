@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* layer_stats.h: what a container has written to its root: the size of a folder, counted file by file. For a worker: a folder
- * may hold millions of files. */
+/* layer_stats.h: what a container has written to its root: the size of a folder, counted file by file. It may hold millions of
+ * files, so this is for a worker; most hold a handful, which is cheaper than a worker. */
 #ifndef AGENT_LAYER_STATS_H
 #define AGENT_LAYER_STATS_H
 
@@ -14,7 +14,11 @@ struct layer_stats {
     char mountpoint[1024];  /* of that file system; "" when not known or longer */
 };
 
-/* False when a part of it cannot be seen, so that the sum would be wrong. */
+/* False when a part of it cannot be seen, so that the sum would be wrong. Worker. */
 bool layer_measure(const char *path, struct layer_stats *out, struct status *err);
+/* The same on the loop: gives up, with false, when there are more than *room files and folders, or when it is on a file system
+ * that may keep us waiting (a network's). Takes what it has looked at off *room. `last`: an earlier count, for what does not
+ * change; NULL: none. */
+bool layer_measure_quickly(const char *path, const struct layer_stats *last, size_t *room, struct layer_stats *out);
 
 #endif

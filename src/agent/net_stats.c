@@ -86,7 +86,9 @@ bool net_stats_read(const char *proc, pid_t pid, struct net_stats *out)
     *out = (struct net_stats){ .taken_ns = clock_real_ns() };
     if (!net_stats_load(proc, pid, "dev", &interfaces))
         return false;
-    if (net_stats_load(proc, pid, "route", &routes)) {
+    /* A name begins its line, mostly behind blanks. */
+    const char *text = buf_cstr(&interfaces);
+    if (strstr(text, " eth0:") == NULL && strstr(text, "\neth0:") == NULL && net_stats_load(proc, pid, "route", &routes)) {
         buf_cstr(&routes);
         net_stats_default_route((char *)routes.p, route);
     }

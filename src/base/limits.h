@@ -338,6 +338,8 @@
 #define USAGE_LAYER_SHARE 20
 #define USAGE_LAYER_AGE_MAX_MS 600000
 #define USAGE_LAYER_COUNT_MS 300000
+/* Files and folders of all layers of a pod that are counted without a worker: as long as starting one takes. */
+#define USAGE_LAYER_QUICK_MAX 500
 /* How long a call waits for a new count before it takes the old one: most are there in a few milliseconds. */
 #define USAGE_LAYER_WAIT_MS 150
 

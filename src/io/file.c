@@ -6,6 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* The least that is read at once: a page. */
+#define FILE_READ_STEP 4096
+
 bool fd_set_nonblocking(int fd, bool on)
 {
     int flags = fcntl(fd, F_GETFL);
@@ -37,8 +40,10 @@ bool file_read(const char *path, size_t max, struct buf *out, struct status *err
     if (fd < 0)
         return status_errno(err, "cannot open %s", path);
     for (;;) {
-        size_t left = max - (out->n - before);
-        size_t step = left < 65536 ? left + 1 : 65536;
+        /* Little at first: most files are small. The buffer doubles, and so do the steps. */
+        size_t left = max - (out->n - before), room = out->cap - out->n;
+        size_t step = room > FILE_READ_STEP ? room : FILE_READ_STEP;
+        step = step < left + 1 ? step : left + 1;
         ssize_t n = read(fd, buf_reserve(out, step), step);
         if (n < 0 && errno == EINTR)
             continue;
@@ -173,3 +178,5 @@ bool tree_remove(const char *path, struct status *err)
 {
     return tree_remove_at(AT_FDCWD, path, 0, path, err);
 }
+
+#undef FILE_READ_STEP

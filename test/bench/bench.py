@@ -28,7 +28,7 @@ import report
 import runtimes
 from measures import Bench, say
 
-MEASURES = ("start", "rpc", "idle", "lifecycle", "parallel", "exec", "pods", "log", "log_memory", "lists", "after")
+MEASURES = ("start", "rpc", "idle", "lifecycle", "parallel", "exec", "streams", "stats", "pods", "log", "log_memory", "lists", "after")
 
 
 class AddTarget(argparse.Action):

@@ -16,6 +16,7 @@ SERVICE = "http://localhost/runtime.v1.RuntimeService/"
 IN_FLIGHT = (1, 16, 64)
 SIZES = (10, 100, 1000, 5000)
 PODS = 10  # how many share what is measured a pod
+STATS_CONTAINERS = 100
 IDLE_SECONDS = 20
 
 
@@ -49,9 +50,9 @@ class Bench:
         say(text)
         self.notes.append(text)
 
-    def client(self, target, verb, *options, timeout=300):
-        """Runs cribench; its measures by name."""
-        command = [self.tools["cribench"], "-sock", target.socket, "-logs", target.logs, "-image", IMAGE]
+    def client(self, target, verb, *options, timeout=300, inside=False):
+        """Runs cribench; its measures by name. `inside`: in the runtimes' network, where streams are served."""
+        command = [*(self.tools["inside"] if inside else []), self.tools["cribench"], "-sock", target.socket, "-logs", target.logs, "-image", IMAGE]
         if target.group:
             command += ["-cgroup-parent", target.group.parent]
         try:
@@ -185,6 +186,60 @@ class Bench:
             if target.group:  # with a pod's start and end, about a hundredth each
                 self.note(target, "exec_cpu", (target.group.cpu() - before) * 1000 / number)
         self.in_turn("ExecSync", measure)
+
+    def streams(self):
+        """Exec, attach and port-forward, with client-go over SPDY; ours over WebSocket, too, which containerd refuses."""
+        calls, data = self.count(50, 5), self.count(300, 10)
+
+        def measure(target):
+            self.note_times(target, "stream_exec", self.client(target, "stream-exec", "-n", calls, inside=True)["exec"])
+            self.bulk(target, "stream", "stream-data", data)
+            answers = self.bulk(target, "attach", "attach", data)
+            self.note_times(target, "attach", answers["attach"])
+            self.note_times(target, "attach_line", answers["line"])
+            answers = self.bulk(target, "forward", "forward", data)
+            self.note_times(target, "forward_connect", answers["connect"])
+            self.note_times(target, "forward_question", answers["question"])
+            if target.ours:
+                answers = self.client(target, "stream-exec", "-n", calls, "-protocol", "websocket", inside=True)
+                self.note_times(target, "websocket_exec", answers["exec"])
+                self.bulk(target, "websocket", "stream-data", data, "-protocol", "websocket")
+        self.in_turn("streams", measure)
+
+    def note_times(self, target, key, answer):
+        self.note(target, f"{key}_p50", answer["p50_ms"])
+        self.note(target, f"{key}_p99", answer["p99_ms"])
+
+    def bulk(self, target, key, verb, megabytes, *options):
+        """There and back: MB a second one way, and the CPU seconds of the runtime, its pods and the command for each GB of it."""
+        before = target.group.cpu() if target.group else None
+        answers = self.client(target, verb, "-n", megabytes, *options, inside=True)
+        self.note(target, f"{key}_mb", answers["data"]["mb_per_s"])
+        if target.group:
+            self.note(target, f"{key}_cpu", (target.group.cpu() - before) / megabytes * 1000)
+        return answers
+
+    def stats(self):
+        """ListContainerStats of 100 running containers in 50 pods: every second and a half, when what was measured before has
+        grown old, and in a row."""
+        for target in self.targets:
+            say(f"{STATS_CONTAINERS} running containers, {target.name}")
+            self.client(target, "running", "-n", self.count(STATS_CONTAINERS, 10), "-perpod", 2)
+        least = ["-c", self.count(STATS_CONTAINERS, 10)]
+
+        def measure(target):
+            time.sleep(1)
+            before = target.group.cpu() if target.group else None
+            self.note_times(target, "stats", self.client(target, "stats", *least, "-n", 8, "-pause", "1500ms")["stats"])
+            if target.group:
+                self.note(target, "stats_cpu", (target.group.cpu() - before) * 1000 / 9)
+            before = target.group.cpu() if target.group else None
+            self.note_times(target, "stats_row", self.client(target, "stats", *least, "-n", 20)["stats"])
+            if target.group:
+                self.note(target, "stats_row_cpu", (target.group.cpu() - before) * 1000 / 21)
+        self.in_turn(f"stats of {STATS_CONTAINERS} containers", measure)
+        for target in self.targets:
+            self.client(target, "clean")
 
     def pods(self):
         """Memory a pod, and the CPU time that idle pods cost, of all targets at the same time."""

@@ -38,8 +38,8 @@ def cribench():
     """The Go client, built once for each state of its sources and of Go."""
     source = HERE / "cribench"
     key = hashlib.sha256(run("go", "version").encode())
-    for name in ("main.go", "go.mod", "go.sum"):
-        key.update((source / name).read_bytes())
+    for file in sorted(source.glob("*.go")) + [source / "go.mod", source / "go.sum"]:
+        key.update(file.read_bytes())
     cache = os.environ.get("INTERLINK_CRI_CACHE") or pathlib.Path(
         os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "interlink-cri"
     program = pathlib.Path(cache) / f"cribench-{key.hexdigest()[:16]}"

@@ -200,6 +200,46 @@ static void test_layers(void **state)
     kit_answer_free(&a);
 }
 
+/* More files than are counted on the way: a worker does it. */
+static void test_large_layers(void **state)
+{
+    PB(StatsRequest) request = INTERLINK__AGENT__V1__STATS_REQUEST__INIT;
+    struct status err;
+    struct usage u;
+    struct kit_answer a;
+
+    (void)state;
+    usage_init(&u);
+    kit_engine.usage = &u;
+    kit_configure();
+    kit_run_container(1, "exec sleep 1000");
+    cleanup_free char *upper = xasprintf("%s/upper", agent_container_find(&kit->agent, kit_id(1))->bundle);
+    assert_true(dir_make(upper, 0755, &err));
+    for (int i = 0; i < USAGE_LAYER_QUICK_MAX + 100; i++) {
+        cleanup_free char *file = xasprintf("%s/%d", upper, i);
+        int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        assert_true(fd >= 0);
+        close(fd);
+    }
+    for (int round = 0; round < 2; round++) {
+        kit_ask(&a, "Stats", &request.base, &interlink__agent__v1__stats_response__descriptor);
+        int64_t deadline = clock_mono_ms() + KIT_TIMEOUT_MS;
+        bool worked = false;
+        while (!a.done && clock_mono_ms() < deadline) {
+            loop_turn(kit->agent.loop, 10);
+            worked = worked || worker_running(&kit->agent.stats.count);
+        }
+        assert_true(worked);
+        while (worker_running(&kit->agent.stats.count) && clock_mono_ms() < deadline) /* it may take longer than the call */
+            loop_turn(kit->agent.loop, 10);
+        kit_answer_free(&a);
+        a = stats(false);
+        assert_int_equal(container_of(&a, 1)->writable_layer->inodes_used->value, USAGE_LAYER_QUICK_MAX + 101);
+        kit_answer_free(&a);
+        stats_state(1)->layer_ms -= USAGE_LAYER_AGE_MAX_MS;
+    }
+}
+
 /* Calls that wait together, some of which go away. */
 static void test_many_calls(void **state)
 {
@@ -276,7 +316,8 @@ int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, kit_setup, kit_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_from_cgroups), T(test_nano_cores), T(test_from_processes), T(test_layers), T(test_many_calls),
+        T(test_from_cgroups), T(test_nano_cores), T(test_from_processes), T(test_layers), T(test_large_layers),
+        T(test_many_calls),
         T(test_removed_containers_still_count_in_the_pod), T(test_before_and_after),
     };
 

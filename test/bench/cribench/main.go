@@ -33,6 +33,12 @@ const usage = `cribench -sock PATH [options] VERB
   exec           -n times ExecSync of "true" in one container
   pods           -n pods with one idle container, left running
   fill           create containers, -perpod in each pod, until there are -n or -limit is over
+  stream-exec    -n times "true" by Exec, over -protocol
+  stream-data    -n megabytes into "cat" by Exec and out again
+  attach         a container's standard streams: until attached, a line there and back, -n megabytes there and back
+  forward        a pod's port: a new connection, a question on each of ten, -n megabytes to an echo and back over ten
+  running        -n running containers, -perpod in each pod
+  stats          -n times the stats of at least -c running containers
   log            a container that writes -n lines of 100 bytes; until all are in its log file
   clean          remove the pods that cribench made
 `
@@ -48,6 +54,8 @@ var (
 	inFlight  = flag.Int("c", 16, "how many at a time (parallel)")
 	perPod    = flag.Int("perpod", 20, "containers in a pod (fill)")
 	limit     = flag.Duration("limit", time.Minute, "when to stop filling (fill)")
+	protocol  = flag.String("protocol", "spdy", "or websocket (stream-exec, stream-data, attach)")
+	pause     = flag.Duration("pause", 0, "between two calls (stats)")
 	namespace = "cribench"
 	started   = time.Now().UnixNano()
 )
@@ -113,16 +121,19 @@ func (c *client) pod(kind string, i int) (*pod, error) {
 }
 
 func (p *pod) create(i int, mounts []*cri.Mount, command ...string) (string, error) {
-	config := &cri.ContainerConfig{
+	return p.createWith(&cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: fmt.Sprintf("c%d", i)},
-		Image:    &cri.ImageSpec{Image: *image},
 		Command:  command,
 		Mounts:   mounts,
 		LogPath:  fmt.Sprintf("c%d.log", i),
-		Labels:   map[string]string{namespace: "1"},
-		Linux: &cri.LinuxContainerConfig{
-			SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: hostNetwork}},
-	}
+	})
+}
+
+func (p *pod) createWith(config *cri.ContainerConfig) (string, error) {
+	config.Image = &cri.ImageSpec{Image: *image}
+	config.Labels = map[string]string{namespace: "1"}
+	config.Linux = &cri.LinuxContainerConfig{
+		SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: hostNetwork}}
 	answer, err := p.c.run.CreateContainer(p.c.ctx,
 		&cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
 	if err != nil {
@@ -472,7 +483,8 @@ func main() {
 	c, err := dial()
 	if err == nil {
 		verbs := map[string]func() error{"info": c.info, "pull": c.pull, "lifecycle": c.lifecycles, "parallel": c.parallel,
-			"exec": c.exec, "pods": c.pods, "fill": c.fill, "log": c.log, "clean": c.clean}
+			"exec": c.exec, "stream-exec": c.execStream, "stream-data": c.execData, "attach": c.attach, "forward": c.forward,
+			"running": c.running, "stats": c.stats, "pods": c.pods, "fill": c.fill, "log": c.log, "clean": c.clean}
 		verb, known := verbs[flag.Arg(0)]
 		if !known {
 			flag.Usage()
