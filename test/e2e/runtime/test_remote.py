@@ -81,6 +81,13 @@ def test_a_remote_pod_is_like_any_other(serve, cri):
         pb.PodSandboxStatusRequest(pod_sandbox_id=pod.id, verbose=True)).info["info"]
 
 
+def test_the_agents_say_what_their_machine_can(serve, cri):
+    Pod(serve, cri, "says")
+    features = {h.name: h.features for h in cri.runtime.Status(pb.StatusRequest()).runtime_handlers}
+    assert features["cluster"].recursive_read_only_mounts  # Linux 5.12
+    assert features[""] == features["cluster"]
+
+
 def test_the_image_is_sent_once_a_pod(serve, cri):
     pod = Pod(serve, cri, "twice")
     containers = [pod.run("sh", "-c", f"exit {i}") for i in (1, 2, 3)]

@@ -8,7 +8,7 @@ import uuid
 import grpc
 import pytest
 from cri import pb, pod_config, refused
-from serving import Pod
+from serving import BUSYBOX, Pod
 
 pytestmark = pytest.mark.root_only("only root may map the machine's ids")
 
@@ -296,3 +296,10 @@ def test_it_survives_a_restart_of_serve(serve, cri):
             assert error.code() == grpc.StatusCode.UNAVAILABLE and time.monotonic() < end
             time.sleep(0.05)
     assert pod.says("readlink", "/proc/self/ns/user") == inside
+
+
+def test_an_image_as_a_volume_is_the_pods_too(pod):
+    volume = pb.Mount(container_path="/image", readonly=True, image=pb.ImageSpec(image=BUSYBOX), image_sub_path="etc")
+    container = pod.run("sleep", "1000", mounts=[volume])
+    assert executed(pod, container, "stat", "-c", "%u:%g", "/image", "/image/passwd").split() == ["0:0", "0:0"]
+    assert executed(pod, container, "cmp", "/image/passwd", "/etc/passwd") == ""
