@@ -27,6 +27,7 @@ struct cni {
     bool started;
     size_t running;    /* turns */
     struct list waiting;
+    bool checking;     /* some pod's CHECK is under way */
     struct worker sweep;
     struct worker status;      /* asks the plugins */
     struct buf status_of;      /* of which network: its configuration */
@@ -81,6 +82,12 @@ struct cni *cni_new(struct node *node)
     return cni;
 }
 
+void cni_stop(struct cni *cni)
+{
+    if (cni != NULL)
+        cni->started = false;
+}
+
 void cni_free(struct cni *cni)
 {
     if (cni == NULL)
@@ -132,7 +139,7 @@ void cni_turn_end(struct cni *cni, struct cni_turn *turn)
     turn->state = CNI_TURN_NONE;
     if (!ran)
         return;
-    if (list_empty(&cni->waiting)) {
+    if (list_empty(&cni->waiting) || !cni->started) {
         cni->running--;
         return;
     }
@@ -140,6 +147,25 @@ void cni_turn_end(struct cni *cni, struct cni_turn *turn)
     list_remove(&next->link);
     next->state = CNI_TURN_RUNS;
     next->run(next->arg);
+}
+
+/* ---- CHECK, of one pod at a time: nobody waits for it ---- */
+
+bool cni_check_begin(struct cni *cni)
+{
+    if (cni->checking)
+        return false;
+    cni->checking = true;
+    return true;
+}
+
+void cni_check_end(struct cni *cni)
+{
+    struct strmap_iter it = { 0 };
+
+    cni->checking = false;
+    while (!cni->checking && strmap_next(&cni->node->sandboxes, &it))
+        pod_network_resume(it.value);
 }
 
 /* ---- what there is ---- */
@@ -173,7 +199,8 @@ static bool cni_find(const struct cni *cni, struct arena *arena, struct cni_netw
         return status_prefix(err, "the pod network's configuration is of no use");
     *reason = "CNINotConfigured";
     if (!*found && strcmp(o->network_mode, "always") == 0)
-        return status_set(err, STATUS_UNAVAILABLE, "Network.Mode is always, but there is no CNI configuration in %s (yet)", o->cni_conf_dir);
+        return status_set(err, STATUS_UNAVAILABLE, "Network.Mode is always, but there is no CNI configuration in %s (yet)",
+                          o->cni_conf_dir);
     *reason = "CNIPluginMissing";
     if (*found && !cni_network_check_programs(out, cni->exec.folders, err)) {
         err->code = STATUS_FAILED_PRECONDITION;
@@ -301,6 +328,28 @@ static void cni_tidy(struct cni *cni, const char *name, const char *id)
         log_warn("%s", err.message);
 }
 
+/* What is left in plugins' own stores. Nobody else's chain runs yet. */
+static void cni_collect_garbage(struct cni *cni, const char *const *ids, size_t count)
+{
+    cleanup_arena struct arena arena = ARENA_INIT;
+    struct status err = STATUS_INIT;
+    struct cni_network network;
+    struct json *valid = json_new(&arena, JSON_ARRAY, "", 0);
+    const char *reason;
+    bool found;
+
+    if (!cni->node->options->cni_gc || cni_off_reason(cni) != NULL || !cni_find(cni, &arena, &network, &found, &reason, &err) || !found)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        struct json *attachment = json_new(&arena, JSON_OBJECT, "", 0);
+        json_append(attachment, "containerID", json_new(&arena, JSON_STRING, ids[i], strlen(ids[i])));
+        json_append(attachment, "ifname", json_new(&arena, JSON_STRING, POD_NETWORK_INTERFACE, strlen(POD_NETWORK_INTERFACE)));
+        json_append(valid, "", attachment);
+    }
+    if (!cni_gc(&cni->exec, &network, valid, &err))
+        log_warn("%s", err.message);
+}
+
 /* In a worker. */
 static bool cni_do_sweep(void *arg, struct buf *output, struct status *err)
 {
@@ -326,6 +375,7 @@ static bool cni_do_sweep(void *arg, struct buf *output, struct status *err)
     }
     if (dir != NULL)
         closedir(dir);
+    cni_collect_garbage(cni, ids, count);
     return true;
 }
 

@@ -17,7 +17,9 @@ struct cni *cni_new(struct node *node);
 /* Once pods are restored: ends what an earlier life left running, tidies what no record knows, then lets restored pods'
  * networks go on (pod_network_resume). */
 void cni_start(struct cni *cni);
-void cni_free(struct cni *cni); /* NULL is fine */
+/* Nothing is begun any more. NULL is fine, here and below. */
+void cni_stop(struct cni *cni);
+void cni_free(struct cni *cni);
 
 /* What a new pod on this machine gets: *offered is false when it uses the machine's network. On failure no pod with a network of
  * its own can be started now: the reason. */
@@ -37,6 +39,9 @@ struct cni_turn {
     void *arg;
     enum { CNI_TURN_NONE, CNI_TURN_WAITS, CNI_TURN_RUNS } state;
 };
+/* CHECK may be begun: of one pod at a time. Its end lets others go on (pod_network_resume). */
+bool cni_check_begin(struct cni *cni);
+void cni_check_end(struct cni *cni);
 /* run(arg) is called now or later; then cni_turn_end() must be. */
 void cni_turn_take(struct cni *cni, struct cni_turn *turn, void (*run)(void *arg), void *arg);
 void cni_turn_end(struct cni *cni, struct cni_turn *turn); /* also of one that waits; harmless on one that has none */

@@ -165,7 +165,8 @@ static bool cni_exec_attend(struct cni_process *p, const char *type, struct str 
         p->over = waitpid(p->pid, &p->wait_status, WNOHANG) == p->pid;
         cni_exec_write(p, &input);
         if (p->out >= 0 && !cni_exec_read_output(&p->out, output))
-            return status_set(err, STATUS_RESOURCE_EXHAUSTED, "CNI plugin %s printed more than %u bytes and was killed", type, CNI_OUTPUT_MAX);
+            return status_set(err, STATUS_RESOURCE_EXHAUSTED, "CNI plugin %s printed more than %u bytes and was killed", type,
+                              CNI_OUTPUT_MAX);
         if (p->errors >= 0)
             cni_exec_read_errors(p, errors);
     }
@@ -277,6 +278,26 @@ bool cni_check(const struct cni_exec *exec, const struct cni_network *network, c
 bool cni_status(const struct cni_exec *exec, const struct cni_network *network, struct status *err)
 {
     return !cni_network_since(network, "1.1.0") || cni_exec_run_all(exec, network, CNI_STATUS, NULL, NULL, err);
+}
+
+bool cni_gc(const struct cni_exec *exec, const struct cni_network *network, const struct json *valid, struct status *err)
+{
+    cleanup_arena struct arena arena = ARENA_INIT;
+    const char **env = cni_environment(&arena, CNI_GC, NULL, cni_exec_path(&arena, exec->folders));
+    int64_t deadline = clock_mono_ms() + exec->timeout_ms;
+    bool ok = true;
+
+    if (network->disable_gc || !cni_network_since(network, "1.1.0"))
+        return true;
+    for (size_t i = 0; i < network->plugin_count; i++) {
+        const struct cni_plugin *plugin = &network->plugins[i];
+        cleanup_buf struct buf input = BUF_INIT, output = BUF_INIT;
+        struct status later;
+        cni_request(network, plugin, NULL, NULL, valid, &input);
+        ok = cni_exec_run(exec, plugin, CNI_GC, env, (struct str){ (const char *)input.p, input.n }, deadline, &output,
+                          ok ? err : &later) && ok;
+    }
+    return ok;
 }
 
 /* ---- strays ---- */

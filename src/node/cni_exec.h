@@ -27,6 +27,10 @@ bool cni_check(const struct cni_exec *exec, const struct cni_network *network, c
                struct status *err);
 /* STATUS: whether the plugins could add a pod. True where it cannot be asked (before 1.1.0). */
 bool cni_status(const struct cni_exec *exec, const struct cni_network *network, struct status *err);
+/* GC: has the plugins give back what they hold for any pod that is not in `valid`, an array of {"containerID", "ifname"}: also for
+ * those of other runtimes. Each plugin is asked, the first error is told. True where it cannot be asked (before 1.1.0, disableGC). No
+ * other chain may run meanwhile. */
+bool cni_gc(const struct cni_exec *exec, const struct cni_network *network, const struct json *valid, struct status *err);
 
 /* Kills every process, of whichever parent, whose environment says that it works for one of these pods (CNI_CONTAINERID), and
  * waits until they are gone: what an earlier life of this program started must not go on beside what is started now. */

@@ -424,6 +424,7 @@ void node_stop(struct node *node)
     streaming_stop(node->streaming);
     rpc_server_free(node->server);
     relay_free(node->relay);
+    cni_stop(node->cni);
     while (strmap_next(&node->sandboxes, &it))
         sandbox_free(it.value);
     cni_free(node->cni);

@@ -87,6 +87,7 @@ struct node_options {
     const char *cni_conf_dir;
     const char *const *cni_bin_dirs;      /* NULL-terminated */
     int64_t cni_timeout_ms;               /* for all plugins of a pod together */
+    bool cni_gc;                          /* the networks are ours alone: plugins may be told to forget all other pods */
     bool agents_share_images; /* agents on other machines see image_dir under the same path */
     struct node_streaming_options streaming;
     const char *const *cdi_dirs; /* on the machines where pods run; NULL-terminated or NULL: the standard ones */

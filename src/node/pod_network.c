@@ -211,6 +211,7 @@ static void pod_network_on_done(void *arg, const struct status *err, struct buf 
             log_warn("pod %.13s: its network is not as it was made: %s", sandbox->record->id, err->message);
             pod_network_note(net, err);
         }
+        cni_check_end(sandbox->node->cni);
         break;
     case POD_NETWORK_REMOVE:
         if (err != NULL) {
@@ -239,6 +240,8 @@ static void pod_network_run(void *arg)
     }
     /* No process to be had: another try later, whatever it was to be. */
     log_warn("pod %.13s: its network: %s", net->sandbox->record->id, err.message);
+    if (net->op == POD_NETWORK_CHECK)
+        cni_check_end(net->sandbox->node->cni);
     net->op = POD_NETWORK_REST;
     cni_turn_end(net->sandbox->node->cni, &net->turn);
     timer_start(net->sandbox->node->loop, &net->retry, POD_NETWORK_RETRY_MS, pod_network_on_retry, net);
@@ -264,8 +267,12 @@ static void pod_network_step(struct pod_network *net)
     if (net->op != POD_NETWORK_REST || !cni_started(cni) || timer_running(&net->retry))
         return;
     net->op = pod_network_next(net);
-    if (net->op == POD_NETWORK_CHECK)
-        net->check = false;
+    if (net->op == POD_NETWORK_CHECK) {
+        if (!cni_check_begin(cni))
+            net->op = POD_NETWORK_REST;
+        else
+            net->check = false;
+    }
     if (net->op != POD_NETWORK_REST)
         cni_turn_take(cni, &net->turn, pod_network_run, net);
 }
@@ -290,6 +297,8 @@ void pod_network_remove(struct sandbox *sandbox)
     net->unwanted = true;
     timer_stop(&net->retry);
     if (net->turn.state == CNI_TURN_WAITS) {
+        if (net->op == POD_NETWORK_CHECK)
+            cni_check_end(sandbox->node->cni);
         cni_turn_end(sandbox->node->cni, &net->turn);
         net->op = POD_NETWORK_REST;
     }

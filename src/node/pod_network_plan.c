@@ -34,7 +34,8 @@ static bool pod_network_check_port(const Runtime__V1__PortMapping *m, size_t ind
         m->protocol != RUNTIME__V1__PROTOCOL__SCTP)
         return status_set(err, STATUS_INVALID_ARGUMENT, "config.port_mappings[%zu].protocol: %d is unknown", index, (int)m->protocol);
     if (*m->host_ip != '\0' && inet_pton(AF_INET, m->host_ip, bytes) != 1 && inet_pton(AF_INET6, m->host_ip, bytes) != 1)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "config.port_mappings[%zu].host_ip: \"%.60s\" is no address", index, m->host_ip);
+        return status_set(err, STATUS_INVALID_ARGUMENT, "config.port_mappings[%zu].host_ip: \"%.60s\" is no address", index,
+                          m->host_ip);
     return true;
 }
 
@@ -63,8 +64,8 @@ static bool pod_network_check_plain_ports(const Runtime__V1__PodSandboxConfig *c
                               "does not lead to", i, m->host_port, handler->options->name);
         if (m->host_port != m->container_port)
             return status_set(err, STATUS_FAILED_PRECONDITION,
-                              "config.port_mappings[%zu].host_port: %d is not container_port %d: the pod uses this machine's network, where "
-                              "nothing maps ports; a pod network (CNI) with the capability portMappings would", i, m->host_port,
+                              "config.port_mappings[%zu].host_port: %d is not container_port %d: the pod uses this machine's network, "
+                              "where nothing maps ports; a pod network (CNI) with the capability portMappings would", i, m->host_port,
                               m->container_port);
         if (*m->host_ip != '\0' && strcmp(m->host_ip, "0.0.0.0") != 0 && strcmp(m->host_ip, "::") != 0)
             return status_set(err, STATUS_FAILED_PRECONDITION,
@@ -109,7 +110,8 @@ static bool pod_network_read_rate(const Runtime__V1__PodSandboxConfig *config, c
         return status_prefix(err, "config.annotations[%s]", key);
     }
     return (*rate >= POD_NETWORK_RATE_MIN && *rate <= POD_NETWORK_RATE_MAX) ||
-           status_set(err, STATUS_INVALID_ARGUMENT, "config.annotations[%s]: \"%.40s\" is not between 1k and 1P (bits a second)", key, text);
+           status_set(err, STATUS_INVALID_ARGUMENT, "config.annotations[%s]: \"%.40s\" is not between 1k and 1P (bits a second)", key,
+                      text);
 }
 
 static bool pod_network_write_bandwidth(struct json_writer *w, const Runtime__V1__PodSandboxConfig *config,

@@ -167,6 +167,10 @@ static void test_refused(void **state)
     refused("Streaming: {Address: login}\n", "Streaming.Address \"login\": wanted an IP address");
     refused("Streaming: {Port: 65536}\n", "Streaming.Port \"65536\": wanted a number from 0 to 65535");
     refused("Streaming: {CertFile: /c}\n", "Streaming: CertFile and KeyFile go together");
+    refused("Network: {Mode: maybe}\n", "Network.Mode: wanted auto, always or never, found \"maybe\"");
+    refused("Network: {Timeout: 0}\n", "Network.Timeout: must be above zero");
+    refused("Network: {BinDirs: []}\n", "Network.BinDirs: is empty");
+    refused("Network: {BinDirs: ['/a:b']}\n", "Network.BinDirs: \"/a:b\" holds a colon, which separates them for plugins");
     refused("Streaming: {CreationTimeout: 0}\n", "Streaming.CreationTimeout must be above zero");
     refused("Socket: tcp://1.2.3.4:5\n", "Socket \"tcp://1.2.3.4:5\": wanted an absolute path or unix://PATH");
     refused("a: 1\na: 2\n", "test.yaml: line 2, column 1: the key a is given twice in one mapping");

@@ -90,6 +90,17 @@ def remove(cri, pod):
     cri.runtime.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=pod))
 
 
+def run_patiently(cri, config):
+    """As kubelet does it: again and again."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return cri.run_pod(config)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE and time.monotonic() < end, error
+            time.sleep(0.1)
+
+
 # ---- the real plugins ----
 
 
@@ -109,6 +120,8 @@ def test_pods_have_their_own_network(serve, cri, machine):
     assert page.stdout == b"from one\n", page.stderr
     inside = cri.exec_sync(server, "sh", "-c", "ls /sys/class/net; hostname").stdout.decode().split()
     assert inside == ["eth0", "lo", "one"]
+    used = cri.runtime.PodSandboxStats(pb.PodSandboxStatsRequest(pod_sandbox_id=one.id)).stats.linux.network.default_interface
+    assert used.name == "eth0" and used.rx_bytes.value > 100 and used.tx_bytes.value > 100
     result = info(cri, one.id)["network"]["result"]
     assert result["ips"][0]["address"].split("/")[0] == network.ip
     assert len(machine.namespaces()) == 2
@@ -392,14 +405,7 @@ def test_killed_in_the_middle(serve, cri, fakes, plugin, command):
     serve.start()
     assert request.exception() is not None
     if command == "ADD":
-        pod = None
-        end = time.monotonic() + 20
-        while pod is None:
-            try:
-                pod = cri.run_pod(config)
-            except grpc.RpcError as error:
-                assert error.code() == grpc.StatusCode.UNAVAILABLE and time.monotonic() < end, error
-                time.sleep(0.1)
+        pod = run_patiently(cri, config)
         assert cri.sandbox_status(pod).network.ip == "192.0.2.5"
     else:
         assert cri.sandbox_status(pod).state == pb.SANDBOX_NOTREADY
@@ -447,6 +453,38 @@ def test_what_no_record_knows_is_tidied(serve, cri, fakes, machine):
     assert len(machine.namespaces()) == 3  # the pod's, and others' are left alone
     machine.run("rm", f"/run/netns/icri-{tag}-stranger", "/run/netns/icri-00000000-" + "a" * 64)
     assert serve.calls()[2:4] == ["DEL:second", "DEL:first"] and len(serve.leased()) == 2
+
+
+def test_modes(machine):
+    """always: a pod waits for a network, however long it takes. At a start GC tells plugins what there is. never: none."""
+    root = tempfile.mkdtemp(prefix="icri-", dir="/tmp")
+    serve = NetServe(root, machine, config="QueueHold: 300ms\n", network="  Mode: always\n  GC: true\n").start()
+    cri = serve.client
+    ready, reason, message = network_ready(cri)
+    assert (ready, reason) == (False, "CNINotConfigured") and str(serve.conf) in message
+    config = pod_config("waits", host_network=False)
+    with refused("UNAVAILABLE", "no CNI configuration"):
+        cri.run_pod(config)
+    serve.fake("first", RECORD)
+    serve.fake("slow", "[ $CNI_COMMAND = ADD ] && { touch $ROOT/begun; sleep 1; }\n" + RECORD)
+    serve.configure({"type": "first"}, {"type": "slow"}, version="1.1.0")
+    with refused("UNAVAILABLE", "network is still being set up"):
+        cri.run_pod(config)
+    serve.kill()
+    serve.start()
+    pod = run_patiently(cri, config)
+    serve.kill()
+    serve.start()
+    wait_for(lambda: serve.calls().count("GC:slow") == 2, what="GC")
+    assert json.loads((serve.root / "input-GC-first").read_text())["cni.dev/valid-attachments"] == [{"containerID": pod, "ifname": "eth0"}]
+    serve.stop()
+    serve.env["INTERLINK_CRI_NETWORK_MODE"] = "never"
+    serve.start()
+    assert network_ready(cri)[:2] == (True, "JobNetwork") and "never" in network_ready(cri)[2]
+    calls = len(serve.calls())
+    run_patiently(cri, pod_config("plain", host_network=False))
+    assert len(serve.calls()) == calls
+    serve.finish()
 
 
 def test_an_ordinary_user_has_the_machines_network(tmp_path_factory):
