@@ -3,7 +3,7 @@
  *
  *   doctor.c           the list of checks, the report
  *   doctor_machine.c   the kernel and the machine: namespaces, overlayfs, cgroups, system call filters, space, clock
- *   doctor_site.c      the configuration, the socket, folders, interLink APIs
+ *   doctor_site.c      the configuration, the socket, folders, interLink APIs, pods' networks
  *
  * Checks that could disturb this process run in a child of it. */
 #ifndef CLI_DOCTOR_H
@@ -45,6 +45,7 @@ void doctor_check_logs(struct doctor *d);
 void doctor_check_socket(struct doctor *d);
 void doctor_check_handlers(struct doctor *d);
 void doctor_check_relay(struct doctor *d);
+void doctor_check_network(struct doctor *d);
 
 /* argv[0] is the verb. 0 when nothing failed, else 1. */
 int doctor_main(int argc, char **argv);

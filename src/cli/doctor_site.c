@@ -3,6 +3,7 @@
 #include "cli/ctl.h"
 #include "cli/doctor.h"
 #include "interlink/interlink.h"
+#include "node/cni.h"
 
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -205,6 +206,22 @@ void doctor_check_relay(struct doctor *d)
     else if (needed)
         doctor_say(d, DOCTOR_WARN, "relay", "set Relay.Listen (and Relay.Advertise) to an address that compute nodes can reach",
                    "a handler is on another machine, but agents there have nowhere to call in");
+}
+
+void doctor_check_network(struct doctor *d)
+{
+    cleanup_arena struct arena arena = ARENA_INIT;
+    struct cni_network network;
+    const char *reason, *message;
+    bool found;
+
+    if (!d->configured)
+        return;
+    if (cni_describe(&d->config.node, &arena, &network, &found, &reason, &message))
+        doctor_say(d, DOCTOR_OK, "pod network", "", "%s", message);
+    else
+        doctor_say(d, DOCTOR_FAIL, "pod network", "until then only pods with host network run (docs/networks.md)", "%s: %s", reason,
+                   message);
 }
 
 #undef DOCTOR_ANSWER_MS

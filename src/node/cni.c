@@ -22,8 +22,6 @@ struct cni {
     struct node *node;
     struct cni_exec exec;
     char tag[8 + 1];
-    bool local;        /* there are pods on this machine */
-    bool able;         /* we may make network namespaces */
     bool started;
     size_t running;    /* turns */
     struct list waiting;
@@ -74,9 +72,6 @@ struct cni *cni_new(struct node *node)
 
     cni->node = node;
     cni->exec = (struct cni_exec){ .folders = o->cni_bin_dirs, .timeout_ms = o->cni_timeout_ms };
-    cni->able = cni_may_make_namespaces();
-    for (size_t i = 0; i < o->handler_count; i++)
-        cni->local |= *o->handlers[i].url == '\0';
     list_init(&cni->waiting);
     cni_make_tag(cni);
     return cni;
@@ -170,30 +165,36 @@ void cni_check_end(struct cni *cni)
 
 /* ---- what there is ---- */
 
-/* Why pods use the machine's network whatever is configured; NULL: they need not. */
-static const char *cni_off_reason(const struct cni *cni)
+static bool cni_is_local(const struct node_options *o)
 {
-    if (strcmp(cni->node->options->network_mode, "never") == 0)
+    bool local = false;
+
+    for (size_t i = 0; i < o->handler_count; i++)
+        local |= *o->handlers[i].url == '\0';
+    return local;
+}
+
+/* Why pods use the machine's network whatever is configured; NULL: they need not. */
+static const char *cni_off_reason(const struct node_options *o)
+{
+    if (strcmp(o->network_mode, "never") == 0)
         return "Network.Mode is never";
-    if (!cni->local)
+    if (!cni_is_local(o))
         return "no handler runs pods on this machine";
-    if (!cni->able && strcmp(cni->node->options->network_mode, "always") != 0)
+    if (!cni_may_make_namespaces() && strcmp(o->network_mode, "always") != 0)
         return "networks of their own need serve to be root, with CAP_SYS_ADMIN and CAP_NET_ADMIN";
     return NULL;
 }
 
 /* *reason: a word for the condition. */
-static bool cni_find(const struct cni *cni, struct arena *arena, struct cni_network *out, bool *found, const char **reason,
+static bool cni_find(const struct node_options *o, struct arena *arena, struct cni_network *out, bool *found, const char **reason,
                      struct status *err)
 {
-    const struct node_options *o = cni->node->options;
-
     *found = false;
-    if (!cni->able) {
-        *reason = "CNINotPermitted";
+    *reason = "CNINotPermitted";
+    if (!cni_may_make_namespaces())
         return status_set(err, STATUS_FAILED_PRECONDITION,
                           "Network.Mode is always, but serve is not root with CAP_SYS_ADMIN and CAP_NET_ADMIN");
-    }
     *reason = "CNIConfigInvalid";
     if (!cni_network_find(arena, o->cni_conf_dir, out, found, err))
         return status_prefix(err, "the pod network's configuration is of no use");
@@ -202,11 +203,33 @@ static bool cni_find(const struct cni *cni, struct arena *arena, struct cni_netw
         return status_set(err, STATUS_UNAVAILABLE, "Network.Mode is always, but there is no CNI configuration in %s (yet)",
                           o->cni_conf_dir);
     *reason = "CNIPluginMissing";
-    if (*found && !cni_network_check_programs(out, cni->exec.folders, err)) {
+    if (*found && !cni_network_check_programs(out, o->cni_bin_dirs, err)) {
         err->code = STATUS_FAILED_PRECONDITION;
         return false;
     }
     *reason = *found ? "CNI" : "JobNetwork";
+    return true;
+}
+
+bool cni_describe(const struct node_options *o, struct arena *arena, struct cni_network *out, bool *found, const char **reason,
+                  const char **message)
+{
+    static const char machines[] = "pods use the network of the machine their job runs on";
+    const char *off = cni_off_reason(o);
+    struct status err = STATUS_INIT;
+
+    *found = false;
+    *reason = "JobNetwork";
+    if (off != NULL) {
+        *message = arena_printf(arena, "%s: %s", machines, off);
+        return true;
+    }
+    if (!cni_find(o, arena, out, found, reason, &err)) {
+        *message = arena_strdup(arena, err.message);
+        return false;
+    }
+    *message = *found ? arena_printf(arena, "pods on this machine get the CNI network %s of %s", out->name, out->file)
+                      : arena_printf(arena, "%s: no CNI configuration is in %s", machines, o->cni_conf_dir);
     return true;
 }
 
@@ -215,7 +238,7 @@ bool cni_offer(struct cni *cni, struct arena *arena, struct cni_network *out, bo
     const char *reason;
 
     *offered = false;
-    return cni_off_reason(cni) != NULL || cni_find(cni, arena, out, offered, &reason, err);
+    return cni_off_reason(cni->node->options) != NULL || cni_find(cni->node->options, arena, out, offered, &reason, err);
 }
 
 /* ---- STATUS ---- */
@@ -231,7 +254,7 @@ static bool cni_ask_status(void *arg, struct buf *output, struct status *err)
     bool found;
 
     (void)output;
-    return cni_find(cni, &arena, &network, &found, &reason, err) && (!found || cni_status(&exec, &network, err));
+    return cni_find(cni->node->options, &arena, &network, &found, &reason, err) && (!found || cni_status(&exec, &network, err));
 }
 
 static void cni_on_status(void *arg, const struct status *err, struct buf *output)
@@ -266,33 +289,19 @@ static void cni_renew_status(struct cni *cni, const struct cni_network *network)
 
 bool cni_condition(struct cni *cni, struct arena *arena, const char **reason, const char **message)
 {
-    const char *off = cni_off_reason(cni);
-    struct status err = STATUS_INIT;
     struct cni_network network;
     bool found;
 
-    if (off != NULL) {
-        *reason = "JobNetwork";
-        *message = arena_printf(arena, "pods use the network of the machine their job runs on: %s", off);
-        return true;
-    }
-    if (!cni_find(cni, arena, &network, &found, reason, &err)) {
-        *message = arena_strdup(arena, err.message);
+    if (!cni_describe(cni->node->options, arena, &network, &found, reason, message))
         return false;
-    }
-    if (!found) {
-        *message = arena_printf(arena, "pods use the network of the machine their job runs on: no CNI configuration is in %s",
-                                cni->node->options->cni_conf_dir);
-        return true;
-    }
-    *message = arena_printf(arena, "pods on this machine get the CNI network %s of %s", network.name, network.file);
-    if (!cni_network_since(&network, "1.1.0"))
+    if (!found || !cni_network_since(&network, "1.1.0"))
         return true;
     cni_renew_status(cni, &network);
     if (cni->status_known && cni->status_said.code == STATUS_OK)
         return true;
     *reason = "CNINotReady";
-    *message = cni->status_known ? arena_strdup(arena, cni->status_said.message) : "the plugins have not said yet whether they are ready";
+    *message = cni->status_known ? arena_strdup(arena, cni->status_said.message)
+                                 : "the plugins have not said yet whether they are ready";
     return false;
 }
 
@@ -319,7 +328,7 @@ static void cni_tidy(struct cni *cni, const char *name, const char *id)
                                          .arguments = "IgnoreUnknown=1" };
 
     cni_kill_stray(&id, 1);
-    if (cni_off_reason(cni) == NULL && cni_find(cni, &arena, &network, &found, &reason, &err) && found)
+    if (cni_off_reason(cni->node->options) == NULL && cni_find(cni->node->options, &arena, &network, &found, &reason, &err) && found)
         (void)cni_del(&cni->exec, &network, &attachment, &err);
     if (netns_remove(path, &err))
         log_warn("the network of pod %.13s, of which there is no record, was removed%s%s", id, *err.message != '\0' ? "; but " : "",
@@ -338,7 +347,8 @@ static void cni_collect_garbage(struct cni *cni, const char *const *ids, size_t 
     const char *reason;
     bool found;
 
-    if (!cni->node->options->cni_gc || cni_off_reason(cni) != NULL || !cni_find(cni, &arena, &network, &found, &reason, &err) || !found)
+    if (!cni->node->options->cni_gc || cni_off_reason(cni->node->options) != NULL ||
+        !cni_find(cni->node->options, &arena, &network, &found, &reason, &err) || !found)
         return;
     for (size_t i = 0; i < count; i++) {
         struct json *attachment = json_new(&arena, JSON_OBJECT, "", 0);
@@ -397,7 +407,7 @@ void cni_start(struct cni *cni)
     struct status err = STATUS_INIT;
 
     /* Without the right to make any there are none to be tidied. */
-    if (!cni->able || !cni->local)
+    if (!cni_may_make_namespaces() || !cni_is_local(cni->node->options))
         cni_on_swept(cni, NULL, NULL);
     else if (!worker_start(cni->node->loop, &cni->sweep, cni_do_sweep, cni, cni_on_swept, cni, &err))
         cni_on_swept(cni, &err, NULL);

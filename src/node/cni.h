@@ -24,6 +24,10 @@ void cni_free(struct cni *cni);
 /* What a new pod on this machine gets: *offered is false when it uses the machine's network. On failure no pod with a network of
  * its own can be started now: the reason. */
 bool cni_offer(struct cni *cni, struct arena *arena, struct cni_network *out, bool *offered, struct status *err);
+/* What is configured, without asking plugins: whether pods can have what they should, a word and a sentence; *found: a network,
+ * in *out. */
+bool cni_describe(const struct node_options *options, struct arena *arena, struct cni_network *out, bool *found,
+                  const char **reason, const char **message);
 /* The condition NetworkReady; the words live on the arena. May ask the plugins anew, for the next time (STATUS). */
 bool cni_condition(struct cni *cni, struct arena *arena, const char **reason, const char **message);
 const struct cni_exec *cni_exec_options(const struct cni *cni);

@@ -71,6 +71,17 @@ def test_a_bad_configuration(root):
     assert "1 failed" in text.splitlines()[-1]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="networks of pods need root")
+def test_a_pod_network(root):
+    more = f"Socket: {root}/cri.sock\nStateDir: {root}/state\nNetwork: {{ConfDir: {root}/net.d, BinDirs: [{root}]}}\n"
+    _, lines, _ = doctor(root, more)
+    assert lines["pod network"][0] == "ok" and f"no CNI configuration is in {root}/net.d" in lines["pod network"][1]
+    (root / "net.d").mkdir()
+    (root / "net.d" / "1.conf").write_text('{"cniVersion":"1.0.0","name":"n","type":"absent"}')
+    status, lines, text = doctor(root, more)
+    assert status == 1 and lines["pod network"][0] == "FAIL" and "CNIPluginMissing" in lines["pod network"][1], text
+
+
 def test_an_open_state_folder(root):
     (root / "state").mkdir(mode=0o755)
     (root / "state").chmod(0o755)
