@@ -212,6 +212,16 @@ static bool cgroup_check_syntax(const Runtime__V1__LinuxContainerResources *r, s
     return true;
 }
 
+/* kubelet names every size of pages with a limit of 0 when a pod asks for none: where nothing counts them, as at create, that
+ * changes nothing. */
+static bool cgroup_huge_pages_asked(const Runtime__V1__LinuxContainerResources *r)
+{
+    for (size_t i = 0; i < r->n_hugepage_limits; i++)
+        if (r->hugepage_limits[i]->limit > 0)
+            return true;
+    return false;
+}
+
 /* Each field that is named needs its controller. */
 static bool cgroup_check_controllers(const struct cgroups *c, const Runtime__V1__LinuxContainerResources *r,
                                      struct status *err)
@@ -228,7 +238,7 @@ static bool cgroup_check_controllers(const struct cgroups *c, const Runtime__V1_
         { "memory_swap_limit_in_bytes", "memory", r->memory_swap_limit_in_bytes != 0, CGROUP_MEMORY },
         { "cpuset_cpus", "cpuset", *r->cpuset_cpus != '\0', CGROUP_CPUSET },
         { "cpuset_mems", "cpuset", *r->cpuset_mems != '\0', CGROUP_CPUSET },
-        { "hugepage_limits", "hugetlb", r->n_hugepage_limits > 0, CGROUP_HUGETLB },
+        { "hugepage_limits", "hugetlb", cgroup_huge_pages_asked(r), CGROUP_HUGETLB },
         { "unified", "pids", r->n_unified > 0, CGROUP_PIDS },
     };
     unsigned have = 0;

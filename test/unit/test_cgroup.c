@@ -283,6 +283,15 @@ static void test_update_refusals(void **state)
     runtime__v1__linux_container_resources__init(&resources);
     struct status err = STATUS_INIT;
     assert_true(cgroup_update(&none, "box", &resources, &err));
+    /* So are huge pages that nobody asks for; kubelet names them all. */
+    huge.page_size = (char *)(uintptr_t) "2MB";
+    huge.limit = 0;
+    resources.hugepage_limits = huges;
+    resources.n_hugepage_limits = 1;
+    assert_true(cgroup_update(&none, "box", &resources, &err));
+    huge.limit = 1 << 21;
+    refused(&c, STATUS_FAILED_PRECONDITION, "hugepage_limits: there is no cgroup with the hugetlb controller");
+    runtime__v1__linux_container_resources__init(&resources);
     /* The one limit that has one name everywhere. */
     resources.unified = entries;
     resources.n_unified = 1;
