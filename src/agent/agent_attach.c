@@ -129,6 +129,7 @@ static void agent_attach_on_input(struct agent_attach *a, const Interlink__Agent
     if (!a->in)
         return;
     a->in_ended = request->stdin_end != 0;
+    agent_output_expect(&c->output);
     if (agent_input_write(&c->input, &a->writer, request->stdin.data, request->stdin.len))
         agent_attach_check_input_end(a);
     else

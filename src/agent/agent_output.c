@@ -293,6 +293,12 @@ static void agent_output_on_gathered(void *arg)
     agent_output_on_readable(arg, WATCH_READ);
 }
 
+void agent_output_expect(struct agent_output *o)
+{
+    for (size_t i = 0; i < COUNT_OF(o->streams); i++)
+        o->streams[i].read_ms = 0;
+}
+
 /* After `got` bytes: whether to look away for a moment. */
 static void agent_output_gather(struct agent_output_stream *s, size_t got)
 {

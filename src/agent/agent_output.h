@@ -77,6 +77,8 @@ void agent_output_read(struct agent_output *o, struct rpc_call *call, uint64_t f
 void agent_output_tap(struct agent_output *o, struct agent_output_tap *t);
 void agent_output_tap_ready(struct agent_output_tap *t);
 void agent_output_untap(struct agent_output_tap *t); /* harmless when it is at none */
+/* The process was told something: what it says next may be the answer, which is not gathered with what comes later. */
+void agent_output_expect(struct agent_output *o);
 /* Whether a reader is there that has not acknowledged everything yet. */
 bool agent_output_unread(const struct agent_output *o);
 /* Ends the reader's call with `why`. */
