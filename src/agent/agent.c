@@ -145,7 +145,7 @@ static bool agent_start_loop(struct agent_program *p, struct status *err)
     signal(SIGPIPE, SIG_IGN);
     agent->loop = loop_new(err);
     agent_events_init(&agent->events);
-    list_init(&agent->puts);
+    list_init(&agent->intakes);
     agent_stats_init(&agent->stats);
     return agent->loop != NULL && child_reaper_start(agent->loop, agent_on_orphan, p, err) &&
            loop_signal(agent->loop, SIGTERM, agent_on_term, p, err) && loop_signal(agent->loop, SIGINT, agent_on_term, p, err);
@@ -167,6 +167,7 @@ static void agent_pick_engine(struct agent_program *p)
 
     gethostname(name, sizeof name - 1);
     agent->machine_name = xstrdup(name);
+    agent->own_mounts = p->isolation.mount;
     agent->engine = engine_new(&options, agent->engine_reason, &agent->engine_error);
     if (agent->engine == NULL)
         log_error("no container can be started here: %s", agent->engine_error.message);
@@ -311,6 +312,7 @@ static void agent_free(struct agent_program *p)
     agent_stats_free(agent);
     engine_free(agent->engine);
     agent_events_free(&agent->events);
+    agent_files_free(agent);
     strmap_free(&agent->containers);
     if (agent->sandbox != NULL)
         protobuf_c_message_free_unpacked(&agent->sandbox->base, NULL);

@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "agent/agent_context.h"
+#include "agent/agent_intake.h"
 #include "image/digest.h"
 #include "image/unpack.h"
-#include "io/child.h"
 #include "io/file.h"
 
 /* ---- where things are ---- */
@@ -152,33 +152,11 @@ bool agent_blobs_layers(const struct agent *agent, const Interlink__Agent__V1__I
 
 /* ---- arriving ---- */
 
-/* A PutBlob call: messages go through a pipe to a worker that hashes and writes, so that neither happens on the loop. */
 struct agent_put {
-    struct list link;
-    struct agent *agent;
-    struct rpc_call *call;
-    bool started;        /* the first message has come */
-    bool ended;          /* ... and the last */
+    struct agent_intake in;
     struct digest digest;
     char *incoming, *final; /* owned; paths */
-    int read_fd, write_fd;
-    struct watch watch;
-    struct buf rest;     /* of a message; the call is paused meanwhile */
-    struct worker worker;
 };
-
-static void agent_put_free(struct agent_put *put)
-{
-    watch_stop(&put->watch);
-    if (put->write_fd >= 0)
-        close(put->write_fd);
-    list_remove(&put->link);
-    put->agent->put_count--;
-    buf_free(&put->rest);
-    free(put->incoming);
-    free(put->final);
-    free(put);
-}
 
 /* Hashes and writes what comes through the pipe, until its end. */
 static bool agent_put_copy(const struct agent_put *put, int fd, struct status *err)
@@ -191,7 +169,7 @@ static bool agent_put_copy(const struct agent_put *put, int fd, struct status *e
     ssize_t n;
 
     digester_init(&digester);
-    while ((n = read(put->read_fd, block, size)) != 0) {
+    while ((n = read(put->in.read_fd, block, size)) != 0) {
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -210,13 +188,12 @@ static bool agent_put_copy(const struct agent_put *put, int fd, struct status *e
     return true;
 }
 
-static bool agent_put_work(void *arg, struct buf *output, struct status *err)
+static bool agent_put_work(struct agent_intake *in, struct buf *output, struct status *err)
 {
-    struct agent_put *put = arg;
+    struct agent_put *put = (struct agent_put *)in;
+    cleanup_close int fd = open(put->incoming, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
     (void)output;
-    agent_blobs_close_inputs(put->agent);
-    cleanup_close int fd = open(put->incoming, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return status_errno(err, "cannot create %s", put->incoming);
     if (agent_put_copy(put, fd, err)) {
@@ -224,41 +201,13 @@ static bool agent_put_work(void *arg, struct buf *output, struct status *err)
             return true;
         status_errno(err, "cannot rename %s to %s", put->incoming, put->final);
     }
-    unlink(put->incoming);
     return false;
 }
 
-static void agent_put_on_done(void *arg, const struct status *err, struct buf *output)
+static bool agent_put_begin(struct agent_put *put, const char *digest, struct status *err)
 {
-    struct agent_put *put = arg;
-    struct rpc_call *call = put->call;
-    Interlink__Agent__V1__PutBlobResponse response = INTERLINK__AGENT__V1__PUT_BLOB_RESPONSE__INIT;
-
-    (void)output;
-    agent_put_free(put);
-    if (err != NULL)
-        rpc_fail(call, err);
-    else
-        rpc_reply(call, &response.base);
-}
-
-static void agent_put_on_cancel(void *arg)
-{
-    struct agent_put *put = arg;
-
-    if (put->started) {
-        worker_cancel(&put->worker);
-        unlink(put->incoming);
-    }
-    agent_put_free(put);
-}
-
-static bool agent_put_start(struct agent_put *put, const char *digest, struct status *err)
-{
-    struct agent *agent = put->agent;
-    int fds[2];
     char hex[DIGEST_HEX_SIZE], unique[ID_LENGTH + 1];
-    cleanup_free char *blobs = xasprintf("%s/images/blobs", agent->job_dir);
+    cleanup_free char *blobs = xasprintf("%s/images/blobs", put->in.agent->job_dir);
 
     if (!digest_parse(digest, &put->digest, err) || !dir_make(blobs, 0700, err))
         return false;
@@ -266,113 +215,52 @@ static bool agent_put_start(struct agent_put *put, const char *digest, struct st
     random_id(unique);
     put->final = xasprintf("%s/%s", blobs, hex);
     put->incoming = xasprintf("%s/%s.incoming-%.8s", blobs, hex, unique);
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return status_errno(err, "no pipe for a blob");
-    put->read_fd = fds[0];
-    put->write_fd = fds[1];
-    fcntl(put->write_fd, F_SETPIPE_SZ, AGENT_PIPE_SIZE);
-    fd_set_nonblocking(put->write_fd, true);
-    put->started = worker_start(agent->loop, &put->worker, agent_put_work, put, agent_put_on_done, put, err);
-    close(put->read_fd);
-    return put->started;
+    return true;
 }
 
-/* Writes what the pipe takes; the rest waits, and so does the call. */
-static void agent_put_flush(struct agent_put *put)
+static bool agent_put_take(struct agent_intake *in, const ProtobufCMessage *message, struct buf *out, struct status *err)
 {
-    size_t done = 0;
-    bool broken = false;
-
-    while (done < put->rest.n && !broken) {
-        ssize_t n = write(put->write_fd, put->rest.p + done, put->rest.n - done);
-        if (n > 0)
-            done += (size_t)n;
-        else if (errno == EAGAIN)
-            break;
-        else if (errno != EINTR)
-            broken = true; /* the worker has failed; its answer says why */
-    }
-    buf_consume(&put->rest, broken ? put->rest.n : done);
-    if (put->rest.n == 0 && put->ended) {
-        watch_stop(&put->watch);
-        close(put->write_fd);
-        put->write_fd = -1;
-    }
-}
-
-static void agent_put_on_room(void *arg, unsigned events)
-{
-    struct agent_put *put = arg;
-
-    (void)events;
-    agent_put_flush(put);
-    if (put->rest.n > 0)
-        return;
-    buf_free(&put->rest);
-    watch_stop(&put->watch);
-    rpc_call_pause(put->call, false);
-}
-
-static void agent_put_fail(struct agent_put *put, const struct status *err)
-{
-    struct rpc_call *call = put->call;
-
-    if (put->started) {
-        worker_cancel(&put->worker);
-        unlink(put->incoming);
-    }
-    agent_put_free(put);
-    rpc_fail(call, err);
-}
-
-static void agent_put_on_message(void *arg, const ProtobufCMessage *message)
-{
-    struct agent_put *put = arg;
     const Interlink__Agent__V1__PutBlobRequest *request = (const void *)message;
-    struct status err = STATUS_INIT;
 
-    if (!put->started && message == NULL) {
-        status_set(&err, STATUS_INVALID_ARGUMENT, "digest: missing: the call ended before its first message");
-        agent_put_fail(put, &err);
-        return;
-    }
-    if (!put->started && !agent_put_start(put, request->digest, &err)) {
-        agent_put_fail(put, &err);
-        return;
-    }
-    if (message == NULL)
-        put->ended = true;
-    else
-        buf_append(&put->rest, request->data.data, request->data.len);
-    agent_put_flush(put);
-    if (put->rest.n > 0 && put->watch.loop == NULL) {
-        if (!watch_start(put->agent->loop, &put->watch, put->write_fd, WATCH_WRITE, agent_put_on_room, put, &err)) {
-            agent_put_fail(put, &err);
-            return;
-        }
-        rpc_call_pause(put->call, true);
-    }
+    if (!in->started && !agent_put_begin((struct agent_put *)in, request->digest, err))
+        return false;
+    buf_append(out, request->data.data, request->data.len);
+    return true;
+}
+
+static void agent_put_done(struct agent_intake *in, struct rpc_call *call, struct buf *output)
+{
+    Interlink__Agent__V1__PutBlobResponse response = INTERLINK__AGENT__V1__PUT_BLOB_RESPONSE__INIT;
+
+    (void)in;
+    (void)output;
+    rpc_reply(call, &response.base);
+}
+
+static void agent_put_undo(struct agent_intake *in)
+{
+    unlink(((struct agent_put *)in)->incoming);
+}
+
+static void agent_put_free(struct agent_intake *in)
+{
+    struct agent_put *put = (struct agent_put *)in;
+
+    free(put->incoming);
+    free(put->final);
 }
 
 void agent_blobs_put(struct agent *agent, struct rpc_call *call)
 {
-    if (agent->put_count == AGENT_PUTS_MAX) {
-        rpc_failf(call, STATUS_RESOURCE_EXHAUSTED, "%d blobs are arriving already; try again later", AGENT_PUTS_MAX);
-        return;
-    }
-    struct agent_put *put = xcalloc(1, sizeof *put);
-    put->agent = agent;
-    put->call = call;
-    put->read_fd = put->write_fd = -1;
-    list_append(&agent->puts, &put->link);
-    agent->put_count++;
-    rpc_call_on_cancel(call, agent_put_on_cancel, put);
-    rpc_call_on_message(call, agent_put_on_message, put);
-}
+    static const struct agent_intake_ops ops = {
+        .size = sizeof(struct agent_put),
+        .take = agent_put_take,
+        .work = agent_put_work,
+        .done = agent_put_done,
+        .undo = agent_put_undo,
+        .free = agent_put_free,
+        .first = "digest",
+    };
 
-void agent_blobs_close_inputs(struct agent *agent)
-{
-    for (LIST_EACH(struct agent_put, put, &agent->puts, link))
-        if (put->write_fd >= 0)
-            close(put->write_fd);
+    agent_intake_start(agent, call, &ops);
 }

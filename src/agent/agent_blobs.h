@@ -23,8 +23,6 @@ struct agent;
 /* Handlers of MissingBlobs and PutBlob. */
 void agent_blobs_missing(struct agent *agent, struct rpc_call *call, const Interlink__Agent__V1__MissingBlobsRequest *request);
 void agent_blobs_put(struct agent *agent, struct rpc_call *call);
-/* In a worker: closes what feeds other workers. */
-void agent_blobs_close_inputs(struct agent *agent);
 
 /* The layers' folders, lowest first, in `arena`; unpacks what is not unpacked yet. FAILED_PRECONDITION names a layer that is
  * missing. Worker. */

@@ -11,6 +11,7 @@
 #include "agent/agent_context.h"
 #include "agent/agent_exec.h"
 #include "agent/agent_settle.h"
+#include "agent/agent_sources.h"
 
 /* One thing asked of a container. */
 struct agent_operation {
@@ -76,6 +77,7 @@ void agent_container_report(const struct agent_container *c, Interlink__Agent__V
     out->reason = (char *)(uintptr_t)(c->state == AGENT_CONTAINER_EXITED ? c->reason : "");
     out->message = c->message;
     out->log_end = c->output.log.head;
+    out->termination_log = (ProtobufCBinaryData){ c->termination_log.n, c->termination_log.p };
 }
 
 /* ---- objects ---- */
@@ -87,6 +89,7 @@ static void agent_container_reset(struct agent_container *c)
     c->message = xstrdup("");
     c->reason = "";
     c->start_error = (struct status)STATUS_INIT;
+    buf_free(&c->termination_log);
     c->started_ns = c->finished_ns = 0;
     c->exit_code = 0;
     c->stdin_over = false;
@@ -119,6 +122,7 @@ static void agent_container_free(struct agent_container *c)
     strmap_remove(&agent->containers, c->id);
     free(c->bundle);
     free(c->message);
+    buf_free(&c->termination_log);
     free(c);
     agent_ending_check(agent);
 }
@@ -230,6 +234,7 @@ static void agent_operation_create(struct agent_container *c, struct agent_opera
     c->tty = config->tty;
     c->with_stdin = config->stdin;
     c->stdin_once = config->stdin_once;
+    c->has_termination_log = agent_sources_has_termination_log(op->request);
     c->own_pid = agent_container_namespaces(config)->pid == RUNTIME__V1__NAMESPACE_MODE__CONTAINER &&
                  c->agent->engine != NULL && strcmp(engine_name(c->agent->engine), "host") != 0;
     c->busy = agent_usable(c->agent, &err) && agent_container_target(c->agent, config, &work.target_pid, &err) &&
@@ -253,6 +258,8 @@ static void agent_container_on_drained(void *arg)
     struct agent_container *c = arg;
 
     agent_attach_end_all(c);
+    if (c->has_termination_log)
+        agent_sources_read_termination_log(c->agent, c->id, &c->termination_log);
     agent_container_move(c, AGENT_CONTAINER_EXITED);
     if (agent_container_removing(c)) /* it begins anew */
         c->busy = false;
@@ -421,6 +428,8 @@ static void agent_container_on_removed(void *arg, const struct status *err, stru
         status_set(&gone, STATUS_NOT_FOUND, "container %s has been removed", c->id);
         agent_output_free(&c->output, &gone);
         agent_input_close(&c->input);
+        if (c->has_termination_log)
+            agent_sources_remove_termination_log(c->agent, c->id);
         agent_container_reset(c);
         if (c->state != AGENT_CONTAINER_NEW)
             agent_container_move(c, AGENT_CONTAINER_NEW);

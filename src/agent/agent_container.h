@@ -65,6 +65,8 @@ struct agent_container {
     const char *reason;      /* a literal; "" unless it has ended */
     char *message;           /* owned */
     struct status start_error; /* why it could not be started */
+    bool has_termination_log;
+    struct buf termination_log; /* owned; the end of it, once EXITED */
     /* What is asked of it. */
     struct list operations;  /* struct agent_operation, owned; the first one may be under way */
     bool busy;               /* it is: in the worker, or waiting for the process to end */

@@ -7,14 +7,16 @@
 
 #include "agent/agent_blobs.h"
 #include "agent/agent_context.h"
+#include "agent/agent_intake.h"
 #include "agent/agent_signal.h"
+#include "agent/agent_sources.h"
 #include "image/config.h"
 #include "io/file.h"
 
 void agent_worker_enter(struct agent *agent)
 {
     agent_container_close_inputs(agent);
-    agent_blobs_close_inputs(agent);
+    agent_intake_close_inputs(agent);
 }
 
 /* ---- create ---- */
@@ -80,7 +82,8 @@ bool agent_create_worker(void *arg, struct buf *output, struct status *err)
     if (image != NULL && (!image_config_parse((struct str){ (const char *)image->config.data, image->config.len }, &config, err) ||
                           !agent_blobs_layers(c->agent, image, &arena, &create.layers, err)))
         return false;
-    if (!agent_create_volumes(c->agent, request, &arena, &create, err) || !agent_create_in_bundle(work, &create, &created, err))
+    if (!agent_sources_make(c->agent, request, &arena, &create.sources, err) ||
+        !agent_create_volumes(c->agent, request, &arena, &create, err) || !agent_create_in_bundle(work, &create, &created, err))
         return false;
     created.stop_signal = agent_signal_stop(request->config->stop_signal, image != NULL ? config.stop_signal : "");
     buf_append(output, &created, sizeof created);

@@ -15,6 +15,9 @@
  *   agent_orphan.c     ends of processes that nobody has asked about yet
  *   agent_kill.c       a process and all its descendants
  *   agent_blobs.c      image blobs that the node sends, layers ready for an engine
+ *   agent_files.c      files of volumes that the node sends
+ *   agent_intake.c     what both have in common: from a call to a worker
+ *   agent_sources.c    where mounts come from: those files, emptyDirs, the termination log
  *   agent_ending.c     the way out: stop, kill, hand over, remove
  *   agent_stats.c      what containers use; agent_stats_fill.c: as messages
  *   agent_settle.c     less memory when all is quiet
@@ -25,6 +28,7 @@
 
 #include "agent/agent_ending.h"
 #include "agent/agent_event.h"
+#include "agent/agent_files.h"
 #include "agent/agent_orphan.h"
 #include "agent/agent_stats.h"
 #include "agent/engine.h"
@@ -40,6 +44,7 @@ struct agent {
     char *job_dir;      /* owned; absolute */
     char *images_dir;   /* owned; the node's image store, when this machine sees it; "" otherwise */
     char *machine_name; /* owned; the hostname before the pod got its own */
+    bool own_mounts;    /* in a mount namespace of our own, in which we may mount */
     struct engine *engine;      /* owned; NULL when none can be used, and then engine_error says why */
     struct status engine_error;
     char engine_reason[256];
@@ -49,8 +54,9 @@ struct agent {
     size_t exec_count, attach_count, forward_count;
     uint8_t *forward_block; /* owned by agent_forward.c; what it reads into, while there are any */
     uint8_t *exec_block;    /* owned by agent_exec.c, likewise */
-    struct list puts;           /* blobs that are arriving (agent_blobs.c) */
-    size_t put_count;
+    struct list intakes;        /* calls that bring blobs or files (agent_intake.c) */
+    size_t intake_count;
+    struct agent_files files;
     struct agent_events events;
     struct agent_orphans orphans;
     struct agent_ending ending;

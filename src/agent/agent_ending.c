@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include "agent/agent_container.h"
+#include "agent/agent_container_work.h"
 #include "agent/agent_context.h"
 
 static void agent_ending_on_step(void *arg);
@@ -79,6 +80,7 @@ static void agent_ending_finish(struct agent *agent)
 
     ending->phase = AGENT_ENDING_DONE;
     timer_stop(&ending->timer);
+    worker_cancel(&ending->worker);
     engine_free(agent->engine);
     agent->engine = NULL;
     agent_events_close(&agent->events);
@@ -86,6 +88,38 @@ static void agent_ending_finish(struct agent *agent)
         rpc_reply(ending->calls[i], &response.base);
     ending->call_count = 0;
     ending->on_done(ending->arg);
+}
+
+/* ---- what was brought for the containers ---- */
+
+static bool agent_ending_clear_work(void *arg, struct buf *output, struct status *err)
+{
+    (void)output;
+    agent_worker_enter(arg);
+    return agent_files_clear(arg, err);
+}
+
+static void agent_ending_on_cleared(void *arg, const struct status *err, struct buf *output)
+{
+    struct agent *agent = arg;
+
+    (void)output;
+    if (err != NULL)
+        log_warn("the pod's files are not wholly removed: %s", err->message);
+    agent_ending_finish(agent);
+}
+
+static void agent_ending_clear(struct agent *agent)
+{
+    struct agent_ending *ending = &agent->ending;
+    struct status err = STATUS_INIT;
+
+    if (ending->clearing)
+        return;
+    ending->clearing = true;
+    if (!agent_files_any(agent) ||
+        !worker_start(agent->loop, &ending->worker, agent_ending_clear_work, agent, agent_ending_on_cleared, agent, &err))
+        agent_ending_finish(agent);
 }
 
 static void agent_ending_on_step(void *arg)
@@ -105,7 +139,7 @@ static void agent_ending_on_step(void *arg)
         agent_ending_remove(agent);
     }
     if (ending->phase == AGENT_ENDING_REMOVING && ending->removing == 0)
-        agent_ending_finish(agent);
+        agent_ending_clear(agent);
 }
 
 /* The phase has lasted as long as it may. */
@@ -125,7 +159,8 @@ static void agent_ending_on_timer(void *arg)
         agent_ending_remove(agent);
         break;
     case AGENT_ENDING_REMOVING:
-        log_warn("the pod ends with %zu containers that could not be removed in time", agent->ending.removing);
+        log_warn("the pod ends with %zu containers%s that could not be removed in time", agent->ending.removing,
+                 agent->ending.clearing ? " and with files" : "");
         agent_ending_finish(agent);
         return;
     case AGENT_ENDING_NOT:
@@ -176,4 +211,5 @@ void agent_ending_cancel(struct agent *agent)
 {
     timer_stop(&agent->ending.timer);
     deferred_stop(&agent->ending.step);
+    worker_cancel(&agent->ending.worker);
 }

@@ -5,13 +5,15 @@
  *     stop signals        grace is over: KILL      all have ended         logs stored           all removed
  *   -------------> STOPPING ---------> KILLING ---------------> HANDOVER ---------> REMOVING --------------> DONE
  *
+ * REMOVING: the containers, then what was brought for them and their emptyDirs (agent_files.h).
+ *
  * Each phase but the first has its own bound in time, so that the agent ends in any case; when it does, the kernel ends what
  * is left in its namespaces.
  */
 #ifndef AGENT_AGENT_ENDING_H
 #define AGENT_AGENT_ENDING_H
 
-#include "io/loop.h"
+#include "io/child.h"
 
 struct agent;
 struct rpc_call;
@@ -32,6 +34,8 @@ struct agent_ending {
     struct deferred step;
     int64_t grace_until_ms; /* monotonic */
     size_t removing;        /* containers */
+    bool clearing;          /* they are gone; their files go, in the worker */
+    struct worker worker;
     struct rpc_call *calls[8]; /* Shutdown calls that wait for the end */
     size_t call_count;
     /* Heard once, when all is gone, the engine too, and the calls are answered. */

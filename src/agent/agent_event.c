@@ -31,6 +31,7 @@ static void agent_event_drop_oldest(struct agent_events *e)
     free(event->state.id);
     free(event->state.reason);
     free(event->state.message);
+    free(event->state.termination_log.data);
     free(event);
 }
 
@@ -92,6 +93,8 @@ void agent_events_add(struct agent_events *e, const Interlink__Agent__V1__Contai
     event->state.id = xstrdup(state->id);
     event->state.reason = xstrdup(state->reason);
     event->state.message = xstrdup(state->message);
+    event->state.termination_log.data = state->termination_log.len == 0 ? NULL : xmemdup(state->termination_log.data,
+                                                                                         state->termination_log.len);
     list_append(&e->kept, &event->link);
     if (++e->count > AGENT_EVENTS_MAX)
         agent_event_drop_oldest(e);

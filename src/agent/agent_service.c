@@ -51,6 +51,7 @@ static void agent_on_hello(void *context, struct rpc_call *call, const ProtobufC
         response.containers[response.n_containers++] = state;
     }
     response.last_sequence = agent->events.last;
+    agent_files_report(agent, arena, &response);
     if (agent->engine != NULL) {
         engine_features(agent->engine, &features);
         response.features = &features;
@@ -105,6 +106,14 @@ static void agent_on_put_blob(void *context, struct rpc_call *call, const Protob
 {
     (void)message;
     agent_blobs_put(context, call);
+}
+
+/* ---- volumes ---- */
+
+static void agent_on_put_files(void *context, struct rpc_call *call, const ProtobufCMessage *message)
+{
+    (void)message;
+    agent_files_put(context, call);
 }
 
 /* ---- containers ---- */
@@ -334,6 +343,7 @@ static const struct rpc_method agent_methods[] = {
     AGENT_METHOD(ConfigureSandbox, RPC_UNARY, configure_sandbox),
     AGENT_METHOD(MissingBlobs, RPC_UNARY, missing_blobs),
     AGENT_METHOD(PutBlob, RPC_CLIENT_STREAMING, put_blob),
+    AGENT_METHOD(PutFiles, RPC_CLIENT_STREAMING, put_files),
     AGENT_METHOD(CreateContainer, RPC_UNARY, create_container),
     AGENT_METHOD(StartContainer, RPC_UNARY, start_container),
     AGENT_METHOD(SignalContainer, RPC_UNARY, signal_container),

@@ -65,6 +65,13 @@ struct engine_image_volume {
     const char *const *layers; /* unpacked, lowest first */
     size_t layer_count;
 };
+/* Where a mount's files are, when that is not its host_path, whatever is there on this machine. */
+struct engine_source {
+    const char *path; /* absolute; "": the host_path */
+    int fd;           /* the same place, when the path cannot be trusted to stay what it is; borrowed; -1: none */
+    bool in_job;      /* the agent's own, in its mount namespace; else the machine's */
+    bool create;      /* a missing folder is made, as containerd does it */
+};
 struct engine_create {
     const char *id;     /* 64 hex digits */
     const char *bundle; /* absolute; exists, empty, mode 0700: the container's until remove */
@@ -73,8 +80,7 @@ struct engine_create {
     const struct image_config *image; /* NULL: none (host engine) */
     const char *const *layers;        /* unpacked layer directories, lowest first */
     size_t layer_count;
-    /* Where the files of config->mounts[i] are on this machine; NULL or "" for "at its host_path". May be NULL whole. */
-    const char *const *mount_sources;
+    const struct engine_source *sources; /* one for each of config->mounts; NULL: all are the machine's, and made when missing */
     const struct engine_image_volume *volumes;
     size_t volume_count;
     struct str seccomp_profile; /* content of a Localhost profile; empty: it is a file of this machine */

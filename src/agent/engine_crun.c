@@ -80,15 +80,18 @@ static bool crun_map_stage(const struct spec_input *in, const Runtime__V1__Mount
     return rootfs_map(point, pods ? pod->user_fd : other, err) || status_prefix(err, "uidMappings");
 }
 
-static bool crun_stage(void *arg, size_t index, const char *host_path, bool create, Runtime__V1__MountPropagation propagation,
+static bool crun_stage(void *arg, size_t index, const struct engine_source *source, Runtime__V1__MountPropagation propagation,
                        struct buf *out, struct status *err)
 {
+    char place[64];
     const struct spec_input *in = arg;
     const Runtime__V1__Mount *m = index < in->create->config->n_mounts ? in->create->config->mounts[index] : NULL;
 
     if (m != NULL && image_volume_wanted(m))
         return image_volume_stage(in->create, index, in->root, out, err);
-    return rootfs_stage(in->create->bundle, index, host_path, in->engine->isolation.host_mount_fd, create, propagation, out, err) &&
+    snprintf(place, sizeof place, "/proc/self/fd/%d", source->fd);
+    return rootfs_stage(in->create->bundle, index, source->fd >= 0 ? place : source->path,
+                        source->in_job ? -1 : in->engine->isolation.host_mount_fd, source->create, propagation, out, err) &&
            (m == NULL || crun_map_stage(in, m, index, buf_cstr(out), err));
 }
 

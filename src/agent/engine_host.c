@@ -26,9 +26,7 @@ static bool host_mount(struct engine *e, const struct engine_create *c, size_t i
                        struct status *err)
 {
     const Runtime__V1__Mount *m = c->config->mounts[index];
-    const char *source = c->mount_sources != NULL && c->mount_sources[index] != NULL && *c->mount_sources[index] != '\0'
-                             ? c->mount_sources[index]
-                             : m->host_path;
+    const char *source = spec_source(c, index).path;
     struct stat from, to;
 
     if (stat(source, &from) < 0)

@@ -66,8 +66,8 @@ struct spec_input {
     int root_fd; /* the container's root */
     const struct lsm_choice *labels; /* NULL: none */
     const struct cdi_edits *cdi; /* what its CDI devices add; NULL: none */
-    /* Makes a host path ready to be mounted and appends where it is then (rootfs_stage). */
-    bool (*stage)(void *arg, size_t index, const char *host_path, bool create, Runtime__V1__MountPropagation propagation,
+    /* Makes a source (its path is not empty) ready to be mounted and appends where it is then (rootfs_stage). */
+    bool (*stage)(void *arg, size_t index, const struct engine_source *source, Runtime__V1__MountPropagation propagation,
                   struct buf *out, struct status *err);
     void *arg;
 };
@@ -88,6 +88,8 @@ bool spec_device_add(const struct spec_input *in, struct spec *out, const char *
 struct spec_mount *spec_mount_add(struct spec *out, const char *destination, const char *type, const char *source,
                                   const char *options);
 char *spec_clean_path(struct arena *arena, const char *path);
+/* Of config->mounts[index]; its path is not empty. */
+struct engine_source spec_source(const struct engine_create *c, size_t index);
 /* What the engine cannot apply at all. */
 bool spec_cdi_check(const struct spec_input *in, struct status *err);
 void spec_cdi_env(const struct spec_input *in, struct spec *out, char **env, size_t *count);

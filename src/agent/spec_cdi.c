@@ -88,7 +88,7 @@ static bool spec_cdi_source(const struct spec_input *in, const struct cdi_mount 
         buf_append_str(source, "tmpfs");
         return true;
     }
-    return in->stage(in->arg, index, m->host_path, false, spec_cdi_propagation(m), source, err) ||
+    return in->stage(in->arg, index, &(struct engine_source){ .path = m->host_path, .fd = -1 }, spec_cdi_propagation(m), source, err) ||
            status_prefix(err, "CDI_devices: mount %.200s", m->container_path);
 }
 

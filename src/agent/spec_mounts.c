@@ -166,20 +166,29 @@ static bool spec_mount_pod(const struct spec_input *in, struct spec *out, struct
     return true;
 }
 
+struct engine_source spec_source(const struct engine_create *c, size_t index)
+{
+    struct engine_source source = { .path = "", .fd = -1, .create = true };
+
+    if (c->sources != NULL)
+        source = c->sources[index];
+    if (*source.path == '\0')
+        source.path = c->config->mounts[index]->host_path;
+    return source;
+}
+
 static bool spec_mount_own(const struct spec_input *in, struct spec *out, size_t index, struct status *err)
 {
     const Runtime__V1__Mount *m = in->create->config->mounts[index];
-    const char *const *sources = in->create->mount_sources;
-    bool elsewhere = sources != NULL && sources[index] != NULL && *sources[index] != '\0';
+    struct engine_source from = spec_source(in->create, index);
     struct buf source cleanup_buf = BUF_INIT;
 
     if (m->recursive_read_only && !spec_has_mount_setattr())
         return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].recursive_read_only: needs Linux 5.12", index);
-    /* A missing folder is made, as containerd does it; but not in the place of files that were brought from elsewhere. */
-    if (!in->stage(in->arg, index, elsewhere ? sources[index] : m->host_path, !elsewhere, m->propagation, &source, err))
+    if (!in->stage(in->arg, index, &from, m->propagation, &source, err))
         return status_prefix(err, "mounts[%zu]", index);
     if (m->selinux_relabel && *out->mount_label != '\0' && !image_volume_wanted(m) &&
-        !lsm_relabel(m->host_path, buf_cstr(&source), out->mount_label, err))
+        !lsm_relabel(from.path, buf_cstr(&source), out->mount_label, err))
         return status_prefix(err, "mounts[%zu]", index);
     struct spec_mount *to = spec_mount_add(out, spec_clean_path(&out->arena, m->container_path), "bind",
                                            arena_strndup(&out->arena, (const char *)source.p, source.n), "rbind");

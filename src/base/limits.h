@@ -306,8 +306,8 @@
 /* Events that a subscriber may ask for again; Hello's snapshot stands for older ones. */
 #define AGENT_EVENTS_MAX 256
 #define AGENT_SUBSCRIBERS_MAX 8
-/* Blobs arriving at a time, each written by a child process. */
-#define AGENT_PUTS_MAX 8
+/* Calls that bring blobs or files at a time, each with a child process that writes. */
+#define AGENT_INTAKES_MAX 8
 /* Statuses of unknown orphans, kept while a start or exec is under way. */
 #define AGENT_ORPHANS_MAX 4096
 /* Redialling: first pause, and the longest: the node's machine itself, and a relay elsewhere. */
@@ -322,6 +322,23 @@
 /* The last reply and GOAWAY; then the agent exits. */
 #define AGENT_FAREWELL_MS 1000
 #define AGENT_TOKEN_MAX 4096
+
+/* ---- volumes that are copied to where a pod runs ---- */
+/* One of them: a ConfigMap or Secret has 1 MiB at most, a projected volume may gather some of them. Their files and folders: each
+ * key is at least one byte of that. */
+#define FILES_VOLUME_BYTES_MAX (16u << 20)
+#define FILES_VOLUME_ENTRIES_MAX 65536
+/* Their paths (AtomicWriter's own bound), and folders in folders: each is open while they are walked. */
+#define FILES_PATH_MAX 4096
+#define FILES_DEPTH_MAX 64
+/* kubernetes.io~TYPE/NAME: both are at most 63 bytes; of a sub path also the container's name and a number. As one file's name. */
+#define FILES_VOLUME_NAME_MAX 250
+/* All of a pod's, in memory: some dozen of usual size. */
+#define FILES_MEMORY_MAX (256u << 20)
+/* Volumes that were brought to one pod: some for each of its containers. */
+#define AGENT_VOLUMES_MAX 4096
+/* What kubelet reads of a termination message. */
+#define TERMINATION_LOG_MAX 4096
 
 /* ---- usage ---- */
 /* Nanoseconds of CPU a second are told over a window of at least this: processes are counted in ticks of 10 ms. What was not

@@ -100,6 +100,19 @@ bool engine_configure(struct engine *engine, const Runtime__V1__PodSandboxConfig
     return strcmp(sandbox->hostname, "bad name") != 0 || status_set(err, STATUS_INVALID_ARGUMENT, "hostname: no");
 }
 
+/* Where mounts come from, for the tests to read. */
+static bool kit_write_sources(const struct engine_create *c, struct status *err)
+{
+    cleanup_free char *path = xasprintf("%s/sources", c->bundle);
+    cleanup_buf struct buf text = BUF_INIT;
+
+    for (size_t i = 0; c->sources != NULL && i < c->config->n_mounts; i++) {
+        const struct engine_source *s = &c->sources[i];
+        buf_printf(&text, "%zu: '%s'%s%s%s\n", i, s->path, s->in_job ? " job" : "", s->create ? " create" : "", s->fd >= 0 ? " fd" : "");
+    }
+    return file_replace(path, text.p, text.n, 0600, err);
+}
+
 /* The command, a word a line, is all that a container of this engine is. */
 bool engine_create(struct engine *engine, const struct engine_create *c, struct engine_created *out, struct status *err)
 {
@@ -111,7 +124,7 @@ bool engine_create(struct engine *engine, const struct engine_create *c, struct 
     for (size_t i = 0; i < c->config->n_command; i++)
         buf_printf(&text, "%s\n", c->config->command[i]);
     *out = (struct engine_created){ .uid = 1000, .gid = 2000, .groups = { 3000, 4000 }, .group_count = 2, .note = "a note" };
-    return file_replace(path, text.p, text.n, 0600, err);
+    return kit_write_sources(c, err) && file_replace(path, text.p, text.n, 0600, err);
 }
 
 static bool kit_run(const char *const *argv, const struct engine_stdio *io, pid_t *pid, struct status *err)
@@ -363,7 +376,7 @@ UNUSED static int kit_setup(void **state)
     kit->agent.engine = &kit_engine;
     kit->agent.ending.on_done = kit_on_ended;
     agent_events_init(&kit->agent.events);
-    list_init(&kit->agent.puts);
+    list_init(&kit->agent.intakes);
     agent_stats_init(&kit->agent.stats);
     assert_true(child_reaper_start(kit->agent.loop, kit_on_orphan, NULL, &err));
     agent_service(&kit->agent, &kit->service);
@@ -390,11 +403,12 @@ UNUSED static int kit_teardown(void **state)
         loop_turn(kit->agent.loop, 100);
     assert_int_equal(kit->agent.exec_count, 0);
     assert_int_equal(kit->agent.attach_count, 0);
-    assert_int_equal(kit->agent.put_count, 0);
+    assert_int_equal(kit->agent.intake_count, 0);
     agent_ending_cancel(&kit->agent);
     timer_stop(&kit->agent.settle);
     agent_stats_free(&kit->agent);
     agent_events_free(&kit->agent.events);
+    agent_files_free(&kit->agent);
     strmap_free(&kit->agent.containers);
     if (kit->agent.sandbox != NULL)
         protobuf_c_message_free_unpacked(&kit->agent.sandbox->base, NULL);

@@ -83,14 +83,14 @@ struct world {
     struct arena kept;       /* what lives as long as the world */
 };
 
-static bool stage(void *arg, size_t index, const char *host_path, bool create, Runtime__V1__MountPropagation propagation,
+static bool stage(void *arg, size_t index, const struct engine_source *source, Runtime__V1__MountPropagation propagation,
                   struct buf *out, struct status *err)
 {
     struct world *w = arg;
 
     if (w->stage_error != NULL)
         return status_set(err, STATUS_NOT_FOUND, "%s", w->stage_error);
-    buf_printf(out, "/staged/%zu%s%s%s", index, host_path, create ? "" : "#given", propagation != 0 ? "#propagates" : "");
+    buf_printf(out, "/staged/%zu%s%s%s", index, source->path, source->create ? "" : "#given", propagation != 0 ? "#propagates" : "");
     return true;
 }
 

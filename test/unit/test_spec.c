@@ -44,7 +44,8 @@ static void test_mounts(void **state)
     struct world *w = world_new(true);
     Runtime__V1__Mount m[3], *mounts[] = { &m[0], &m[1], &m[2] };
     static char *options[] = { (char *)(uintptr_t) "noexec", (char *)(uintptr_t) "nosuid" };
-    const char *sources[] = { "/given", NULL, "" };
+    const struct engine_source sources[] = { { .path = "/given", .fd = -1 }, { .path = "", .fd = -1, .create = true },
+                                             { .path = "", .fd = -1, .create = true } };
 
     (void)state;
     set_command(w, const_argv, 2);
@@ -61,7 +62,7 @@ static void test_mounts(void **state)
     m[2].host_path = (char *)(uintptr_t) "/h2";
     w->config.mounts = mounts;
     w->config.n_mounts = 3;
-    w->create.mount_sources = sources;
+    w->create.sources = sources;
     const struct json *j = convert(w);
     assert_non_null(j);
     /* The one nearer to the root comes first. */

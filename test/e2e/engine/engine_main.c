@@ -130,7 +130,7 @@ static Runtime__V1__LinuxSandboxSecurityContext sandbox_security;
 static Runtime__V1__SecurityProfile seccomp;
 static struct image_config image;
 static char *argv_store[16];
-static const char *const *mount_sources;
+static const struct engine_source *sources;
 static pid_t target_pid;
 
 static void reset_config(void)
@@ -146,7 +146,7 @@ static void reset_config(void)
     security.namespace_options = &namespaces;
     security.seccomp = &seccomp;
     namespaces.pid = t.own_pid ? RUNTIME__V1__NAMESPACE_MODE__CONTAINER : RUNTIME__V1__NAMESPACE_MODE__NODE;
-    mount_sources = NULL;
+    sources = NULL;
     target_pid = 0;
 }
 
@@ -177,7 +177,7 @@ static bool box_create(struct box *b)
     struct call c = { .kind = CREATE,
                       .create = { .id = b->id, .bundle = b->bundle, .config = &config, .sandbox = &sandbox,
                                   .image = t.containers ? &image : NULL, .layers = layers, .layer_count = 1,
-                                  .mount_sources = mount_sources, .target_pid = target_pid } };
+                                  .sources = sources, .target_pid = target_pid } };
     double start = now_ms();
     b->created = call(&c);
     b->create_ms = now_ms() - start;
@@ -518,10 +518,11 @@ static void test_mounts(void)
     cleanup_free char *fresh = xasprintf("%s/new", dir), *made = xasprintf("%s/x", missing);
     check(access(fresh, F_OK) == 0, "written through a mount");
     check(access(made, F_OK) == 0, "a missing host path was made");
-    const char *sources[] = { NULL, "", "/no/such/source" };
-    mount_sources = sources;
+    const struct engine_source elsewhere[] = { { .path = "", .fd = -1, .create = true }, { .path = "", .fd = -1 },
+                                               { .path = "/no/such/source", .fd = -1 } };
+    sources = elsewhere;
     expect_refused("missing source", STATUS_NOT_FOUND, "mounts[2]: host_path /no/such/source");
-    mount_sources = NULL;
+    sources = NULL;
     m[2].propagation = RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_BIDIRECTIONAL;
     expect_refused("bidirectional on a private mount", STATUS_FAILED_PRECONDITION, "mounts[2]: host_path");
     m[2].propagation = 0;
