@@ -11,6 +11,8 @@
 
 /* Of a machine with very many users. */
 #define SUBID_FILE_MAX (4u << 20)
+/* What a program has to say: an error, or some ranges. */
+#define SUBID_SAID_MAX 4096u
 /* Where these programs are when PATH does not say. */
 #define SUBID_DEFAULT_DIR "/usr/bin"
 
@@ -27,37 +29,25 @@ static bool subid_is_user(const char *field, size_t n, const char *const names[]
     return false;
 }
 
-/* Lines are "user:first:count" (subuid(5)). Ranges go behind those in `out`, inside one after the other. */
-static void subid_parse(const char *text, const char *const names[], size_t count, struct userns_ids *out)
+/* Inside it begins behind those that are there. Nonsense is left out. */
+static void subid_add(struct userns_ids *out, uint32_t first, uint32_t count)
 {
     uint32_t inside = userns_ids_count(out);
 
+    if (out->count < USERNS_RANGES_MAX && count > 0 && first > 0 && count <= UINT32_MAX - first && count <= UINT32_MAX - 1 - inside)
+        out->ranges[out->count++] = (struct userns_range){ inside, first, count };
+}
+
+/* Lines are "user:first:count" (subuid(5)). */
+static void subid_parse(const char *text, const char *const names[], size_t count, struct userns_ids *out)
+{
     for (const char *line = text; *line != '\0'; line += strcspn(line, "\n"), line += *line == '\n') {
         uint32_t first, length;
         size_t n = strcspn(line, ":\n");
-        if (line[n] != ':' || !subid_is_user(line, n, names, count) || out->count == USERNS_RANGES_MAX ||
-            sscanf(line + n, ":%" SCNu32 ":%" SCNu32, &first, &length) != 2 || length == 0 || first == 0 ||
-            length > UINT32_MAX - first || length > UINT32_MAX - 1 - inside)
-            continue;
-        out->ranges[out->count++] = (struct userns_range){ inside, first, length };
-        inside += length;
+        if (line[n] == ':' && subid_is_user(line, n, names, count) &&
+            sscanf(line + n, ":%" SCNu32 ":%" SCNu32, &first, &length) == 2)
+            subid_add(out, first, length);
     }
-}
-
-static bool subid_read(const char *path, uid_t uid, struct userns_ids *out)
-{
-    struct buf text cleanup_buf = BUF_INIT;
-    struct status ignored;
-    char number[16];
-    const struct passwd *entry = getpwuid(uid);
-    /* A static program knows no users but those of /etc/passwd, and sites keep them elsewhere. A wrong name does no harm:
-     * newuidmap has the last word. */
-    const char *const names[] = { number, entry != NULL ? entry->pw_name : NULL, getenv("LOGNAME"), getenv("USER") };
-
-    snprintf(number, sizeof number, "%u", (unsigned)uid);
-    if (file_read(path, SUBID_FILE_MAX, &text, &ignored))
-        subid_parse(buf_cstr(&text), names, COUNT_OF(names), out);
-    return out->count > 1;
 }
 
 /* Where a program is: in PATH, as execvp(3) would look. NULL: nowhere. The caller frees. */
@@ -80,27 +70,11 @@ static char *subid_program(const char *name)
     return NULL;
 }
 
-bool subid_map(uid_t uid, gid_t gid, struct userns_map *out, struct status *err)
-{
-    cleanup_free char *newuidmap = subid_program("newuidmap"), *newgidmap = subid_program("newgidmap");
-
-    out->uids = (struct userns_ids){ .ranges = { { 0, uid, 1 } }, .count = 1 };
-    out->gids = (struct userns_ids){ .ranges = { { 0, gid, 1 } }, .count = 1 };
-    if (!subid_read("/etc/subuid", uid, &out->uids))
-        return status_set(err, STATUS_FAILED_PRECONDITION, "user %u has no range in /etc/subuid: " SUBID_HOW, (unsigned)uid);
-    if (!subid_read("/etc/subgid", uid, &out->gids))
-        return status_set(err, STATUS_FAILED_PRECONDITION, "user %u has no range in /etc/subgid: " SUBID_HOW, (unsigned)uid);
-    if (newuidmap == NULL || newgidmap == NULL)
-        return status_set(err, STATUS_FAILED_PRECONDITION, "%s is missing: " SUBID_HOW, newuidmap == NULL ? "newuidmap" : "newgidmap");
-    return true;
-}
-
 /* ---- programs ---- */
 
-/* Runs a program to its end. What it says on standard error is the error's text. */
-static bool subid_wait(const char *path, char *const argv[], struct status *err)
+/* Runs a program to its end. What it says is appended to `said`, and is the error's text when it fails. */
+static bool subid_wait(const char *path, char *const argv[], struct buf *said, struct status *err)
 {
-    struct buf said cleanup_buf = BUF_INIT;
     int fds[2], wait_status = 0;
     ssize_t n;
 
@@ -110,15 +84,15 @@ static bool subid_wait(const char *path, char *const argv[], struct status *err)
     if (pid == 0) {
         int null_fd = open("/dev/null", O_RDWR);
         child_reset_signals();
-        if (null_fd >= 0 && dup2(null_fd, 0) >= 0 && dup2(null_fd, 1) >= 0 && dup2(fds[1], 2) >= 0) {
+        if (null_fd >= 0 && dup2(null_fd, 0) >= 0 && dup2(fds[1], 1) >= 0 && dup2(fds[1], 2) >= 0) {
             child_close_fds_except(NULL, 0);
             execv(path, argv);
         }
         _exit(127);
     }
     close(fds[1]);
-    while (pid > 0 && said.n < STATUS_MESSAGE_MAX && ((n = read(fds[0], buf_reserve(&said, 256), 256)) > 0 || (n < 0 && errno == EINTR)))
-        said.n += n > 0 ? (size_t)n : 0;
+    while (pid > 0 && said->n < SUBID_SAID_MAX && ((n = read(fds[0], buf_reserve(said, 256), 256)) > 0 || (n < 0 && errno == EINTR)))
+        said->n += n > 0 ? (size_t)n : 0;
     close(fds[0]);
     if (pid < 0)
         return status_errno(err, "cannot start %s: fork", path);
@@ -126,15 +100,83 @@ static bool subid_wait(const char *path, char *const argv[], struct status *err)
         ;
     if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0)
         return true;
-    while (said.n > 0 && said.p[said.n - 1] == '\n')
-        said.n--;
-    return status_set(err, STATUS_FAILED_PRECONDITION, "%s refused: %.300s", path, said.n > 0 ? buf_cstr(&said) : "it gave no reason");
+    while (said->n > 0 && said->p[said->n - 1] == '\n')
+        said->n--;
+    return status_set(err, STATUS_FAILED_PRECONDITION, "%s refused: %.300s", path, said->n > 0 ? buf_cstr(said) : "it gave no reason");
 }
+
+/* ---- where ranges are said ---- */
+
+/* Lines are "0: user first count". */
+static void subid_parse_answer(const char *text, struct userns_ids *out)
+{
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n"), line += *line == '\n') {
+        uint32_t first, count;
+        size_t n = strcspn(line, " \n");
+        if (line[n] == ' ' && sscanf(line + n, " %*[^ \n] %" SCNu32 " %" SCNu32, &first, &count) == 2)
+            subid_add(out, first, count);
+    }
+}
+
+/* Sites keep ranges in a directory service, too (nsswitch.conf(5), "subid"): then a program asks it. */
+static void subid_ask(bool groups, const char *name, struct userns_ids *out)
+{
+    struct buf text cleanup_buf = BUF_INIT, switches cleanup_buf = BUF_INIT;
+    struct status ignored;
+    cleanup_free char *program = NULL;
+
+    if (!file_read("/etc/nsswitch.conf", SUBID_FILE_MAX, &switches, &ignored) || strstr(buf_cstr(&switches), "subid:") == NULL ||
+        (program = subid_program("getsubids")) == NULL)
+        return;
+    char *const argv[] = { program, (char *)(uintptr_t)(groups ? "-g" : name), (char *)(uintptr_t)(groups ? name : NULL), NULL };
+    if (subid_wait(program, argv, &text, &ignored))
+        subid_parse_answer(buf_cstr(&text), out);
+}
+
+/* `groups`: of /etc/subgid. */
+static bool subid_read(bool groups, uid_t uid, struct userns_ids *out)
+{
+    struct buf text cleanup_buf = BUF_INIT;
+    struct status ignored;
+    char number[16];
+    const struct passwd *entry = getpwuid(uid);
+    /* A static program knows no users but those of /etc/passwd, and sites keep them elsewhere. A wrong name does no harm:
+     * newuidmap has the last word. */
+    const char *const names[] = { number, entry != NULL ? entry->pw_name : NULL, getenv("LOGNAME"), getenv("USER") };
+
+    snprintf(number, sizeof number, "%u", (unsigned)uid);
+    if (file_read(groups ? "/etc/subgid" : "/etc/subuid", SUBID_FILE_MAX, &text, &ignored))
+        subid_parse(buf_cstr(&text), names, COUNT_OF(names), out);
+    for (size_t i = 1; i < COUNT_OF(names) && out->count == 1; i++)
+        if (names[i] != NULL && *names[i] != '\0') {
+            subid_ask(groups, names[i], out);
+            break;
+        }
+    return out->count > 1;
+}
+
+bool subid_map(uid_t uid, gid_t gid, struct userns_map *out, struct status *err)
+{
+    cleanup_free char *newuidmap = subid_program("newuidmap"), *newgidmap = subid_program("newgidmap");
+
+    out->uids = (struct userns_ids){ .ranges = { { 0, uid, 1 } }, .count = 1 };
+    out->gids = (struct userns_ids){ .ranges = { { 0, gid, 1 } }, .count = 1 };
+    if (!subid_read(false, uid, &out->uids))
+        return status_set(err, STATUS_FAILED_PRECONDITION, "user %u has no range in /etc/subuid: " SUBID_HOW, (unsigned)uid);
+    if (!subid_read(true, uid, &out->gids))
+        return status_set(err, STATUS_FAILED_PRECONDITION, "user %u has no range in /etc/subgid: " SUBID_HOW, (unsigned)uid);
+    if (newuidmap == NULL || newgidmap == NULL)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "%s is missing: " SUBID_HOW, newuidmap == NULL ? "newuidmap" : "newgidmap");
+    return true;
+}
+
+/* ---- maps ---- */
 
 bool subid_run(const char *program, pid_t pid, const struct userns_ids *ids, struct status *err)
 {
     struct arena arena cleanup_arena = ARENA_INIT;
     cleanup_free char *path = subid_program(program);
+    struct buf said cleanup_buf = BUF_INIT;
     char *argv[3 + 3 * USERNS_RANGES_MAX];
     size_t n = 0;
 
@@ -148,7 +190,7 @@ bool subid_run(const char *program, pid_t pid, const struct userns_ids *ids, str
         argv[n++] = arena_printf(&arena, "%u", ids->ranges[i].count);
     }
     argv[n] = NULL;
-    return subid_wait(path, argv, err);
+    return subid_wait(path, argv, &said, err);
 }
 
 /* ---- in such a namespace ---- */
@@ -195,5 +237,6 @@ bool subid_tree_remove(const char *path, struct status *err)
 }
 
 #undef SUBID_FILE_MAX
+#undef SUBID_SAID_MAX
 #undef SUBID_DEFAULT_DIR
 #undef SUBID_HOW

@@ -85,6 +85,20 @@ static void test_subid_lines(void **state)
     buf_free(&got);
 }
 
+static void test_subid_answers(void **state)
+{
+    struct userns_ids ids = { .ranges = { { 0, 1001, 1 } }, .count = 1 };
+    struct buf got = BUF_INIT;
+
+    (void)state;
+    subid_parse_answer("0: alice 100000 65536\n1: alice 200000 10\n2: alice x\nnonsense\n3: alice\n\n: \n4: alice 7 4294967295\n5: a b c", &ids);
+    userns_print_ids(&ids, &got);
+    assert_string_equal(buf_cstr(&got), "0:1001:1,1:100000:65536,65537:200000:10");
+    buf_free(&got);
+    subid_parse_answer("", &ids);
+    assert_int_equal(ids.count, 3);
+}
+
 /* An ordinary user that nobody has heard of. */
 static void test_no_ranges(void **state)
 {
@@ -106,11 +120,14 @@ static void test_programs_that_refuse(void **state)
     char *const speaks[] = { (char *)(uintptr_t) "sh", (char *)(uintptr_t) "-c", (char *)(uintptr_t) "echo no such range >&2; exit 1", NULL };
     char *const silent[] = { (char *)(uintptr_t) "sh", (char *)(uintptr_t) "-c", (char *)(uintptr_t) "kill -9 $$", NULL };
     struct status err = STATUS_INIT;
+    struct buf said = BUF_INIT;
 
     (void)state;
-    assert_false(subid_wait("/bin/sh", speaks, &err));
+    assert_false(subid_wait("/bin/sh", speaks, &said, &err));
     assert_string_equal(err.message, "/bin/sh refused: no such range");
-    assert_false(subid_wait("/bin/sh", silent, &err));
+    buf_clear(&said);
+    assert_false(subid_wait("/bin/sh", silent, &said, &err));
+    buf_free(&said);
     assert_string_equal(err.message, "/bin/sh refused: it gave no reason");
     assert_false(subid_run("no-such-program-anywhere", getpid(), &ids, &err));
     assert_non_null(strstr(err.message, "is missing"));
@@ -288,7 +305,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counting), cmocka_unit_test(test_text), cmocka_unit_test(test_own_map),
-        cmocka_unit_test(test_subid_lines), cmocka_unit_test(test_no_ranges), cmocka_unit_test(test_programs_that_refuse),
+        cmocka_unit_test(test_subid_lines), cmocka_unit_test(test_subid_answers), cmocka_unit_test(test_no_ranges), cmocka_unit_test(test_programs_that_refuse),
         cmocka_unit_test(test_namespace_of_root), cmocka_unit_test(test_wishes), cmocka_unit_test(test_wishes_of_mounts),
         cmocka_unit_test(test_ids_of_a_pod),
     };
