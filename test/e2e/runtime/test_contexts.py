@@ -96,6 +96,15 @@ def test_an_ordinary_user_is_told_what_cannot_be_done(serve, pod, cri):
         pod.create("true", linux=linux(privileged=True))
     with refused("FAILED_PRECONDITION", "add_capabilities", "CAP_NET_ADMIN"):
         pod.create("true", linux=linux(capabilities=pb.Capability(add_capabilities=["NET_ADMIN"])))
+    mapping = [pb.IDMapping(container_id=0, host_id=200000, length=65536)]
+    config = pod_config("mapped")
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(
+        pb.UserNamespace(mode=pb.POD, uids=mapping, gids=mapping))
+    with refused("FAILED_PRECONDITION", "userns_options", "only root"):
+        cri.run_pod(config)
+    mounts = [pb.Mount(host_path="/tmp", container_path="/mapped", uidMappings=mapping, gidMappings=mapping)]
+    with refused("FAILED_PRECONDITION", "mounts[0].uidMappings", "only root"):
+        pod.create("true", mounts=mounts)
     assert not cri.runtime.ListContainers(pb.ListContainersRequest()).containers
 
 

@@ -2,13 +2,14 @@
 """Pods with a user namespace of their own."""
 import os
 import pathlib
+import tempfile
 import time
 import uuid
 
 import grpc
 import pytest
 from cri import pb, pod_config, refused
-from serving import BUSYBOX, Pod
+from serving import BUSYBOX, Pod, Serve
 
 pytestmark = pytest.mark.root_only("only root may map the machine's ids")
 
@@ -200,6 +201,23 @@ def test_volumes_have_mapped_owners(serve, pod):
     assert not mounts
 
 
+def test_files_and_images_as_volumes(serve, pod):
+    file = serve.root / "message"
+    file.write_text("")
+    mapped = {"uidMappings": mapping(), "gidMappings": mapping()}
+    mounts = [pb.Mount(host_path=str(file), container_path="/dev/termination-log", **mapped),
+              pb.Mount(host_path=str(file), container_path="/only/read", readonly=True, **mapped),
+              pb.Mount(image=pb.ImageSpec(image=BUSYBOX), container_path="/image", readonly=True, **mapped),
+              pb.Mount(image=pb.ImageSpec(image=BUSYBOX), image_sub_path="bin", container_path="/bins", readonly=True)]
+    script = """echo done >/dev/termination-log; echo x >/only/read || stat -c %u:%g /dev/termination-log /only/read /image/etc /bins/sh"""
+    assert pod.says("sh", "-c", script, mounts=mounts).split() == ["0:0"] * 4
+    assert file.read_text() == "done\n"
+    assert file.stat().st_uid == 0
+    mounts[2].uidMappings[0].host_id += 1
+    with refused("FAILED_PRECONDITION", "mounts[2].uidMappings", "those of the pod"):
+        pod.create("true", mounts=mounts)
+
+
 def test_volumes_that_cannot_be_mapped_are_refused(serve, pod):
     volume = pb.Mount(host_path="/sys/kernel", container_path="/mapped", uidMappings=mapping(), gidMappings=mapping())
     with refused("FAILED_PRECONDITION", "mounts[0]", "uidMappings", "mapped owners"):
@@ -303,3 +321,46 @@ def test_an_image_as_a_volume_is_the_pods_too(pod):
     container = pod.run("sleep", "1000", mounts=[volume])
     assert executed(pod, container, "stat", "-c", "%u:%g", "/image", "/image/passwd").split() == ["0:0", "0:0"]
     assert executed(pod, container, "cmp", "/image/passwd", "/etc/passwd") == ""
+
+
+class Elsewhere(Serve):
+    """Its state is on a file system that cannot map owners: overlayfs itself."""
+
+    def command(self, *arguments):
+        script = ('cd "$0" && mkdir -p lower upper work state && '
+                  'mount -t overlay none state -o lowerdir=lower,upperdir=upper,workdir=work && exec "$@"')
+        return ["unshare", "--mount", "sh", "-c", script, str(self.root), *super().command(*arguments)]
+
+
+def test_file_systems_that_cannot_map_owners(serve, images):
+    root = tempfile.mkdtemp(prefix="icri-", dir="/tmp")
+    server = Elsewhere(root)
+    try:
+        server.start()
+        assert server.ctl("load", str(images)).returncode == 0
+        status = server.client.runtime.Status(pb.StatusRequest())
+        assert not any(h.features.user_namespaces for h in status.runtime_handlers)
+        assert not status.features.user_namespaces_host_network
+        pod = OwnPod(server, server.client, "refused")
+        with refused("FAILED_PRECONDITION", "userns_options", "mapped owners"):
+            pod.create("true")
+        assert Pod(server, server.client, "plain").run("true")
+    finally:
+        server.finish()
+
+
+def test_an_image_that_is_copied(serve, pod):
+    """Where overlayfs cannot use a layer the image is copied, and the copy shown with mapped owners."""
+    infos = list(serve.root.glob("state/images/layers/*.info"))
+    before = {info: info.read_text() for info in infos}
+    try:
+        for info, text in before.items():
+            info.write_text(text.replace('"form":"any"', '"form":"flat"'))
+        container = pod.run("sleep", "1000", linux=pod.linux(run_as_user=pb.Int64Value(value=0)))
+        script = "stat -c %u:%g / /bin/busybox; mkdir /d && chown 5:6 /d && stat -c %u:%g /d"
+        assert executed(pod, container, "sh", "-c", script).split() == ["0:0", "0:0", "5:6"]
+        assert not list(upper(serve, container).iterdir())
+        assert (upper(serve, container).parent / "rootfs" / "d").stat().st_uid == 5
+    finally:
+        for info, text in before.items():
+            info.write_text(text)
