@@ -236,6 +236,19 @@
 #define INTERLINK_TOKEN_MAX (16u << 10) /* JWTs run to a few KiB */
 #define INTERLINK_LOG_STREAMS_MAX 256   /* each holds a connection */
 
+/* ---- kube ---- */
+/* A kubeconfig with its certificates inline; kubectl's with many clusters run to some hundred KiB. */
+#define KUBECONFIG_MAX (1u << 20)
+#define KUBE_TOKEN_MAX (16u << 10) /* JWTs run to a few KiB */
+/* One call: a healthy API server answers within some ms, and gives up itself after 60 s. */
+#define KUBE_CALL_TIMEOUT_MS 15000
+/* One object: etcd takes 1.5 MiB, and JSON is longer than what it stores. */
+#define KUBE_ANSWER_MAX (8u << 20)
+/* How long RunPodSandbox waits to hear how large the pod is. */
+#define KUBE_POD_WAIT_MS 2000
+/* Kinds of resources of one pod: cpu, memory, ephemeral-storage, two or three sizes of huge pages, devices. */
+#define POD_SIZE_RESOURCES_MAX 64
+
 /* ---- plugin ---- */
 /* A create with its configMaps and secrets: Kubernetes bounds each of them to 1 MiB. */
 #define PLUGIN_CREATE_MAX (16u << 20)

@@ -6,6 +6,7 @@
  *   state.[ch]              what must survive a crash
  *   sandbox.[ch]            a pod: submitted as one interLink job, ready when its agent has called in
  *   container.[ch]          a container of a ready pod, driven through the agent
+ *   job_size.[ch]           how large that job is
  *   link.[ch]               the connection to a pod's agent
  *   events.[ch], announce.[ch]  what happened to containers and sandboxes, to who subscribed
  *   lists.[ch]              the lists of both, kept ready
@@ -41,6 +42,7 @@
 struct cni;
 struct events;
 struct image_store;
+struct kube;
 struct counters;
 struct operator;
 struct registry_options;
@@ -67,6 +69,12 @@ struct node_streaming_options {
     int64_t keepalive_ms;        /* silence after which a peer is asked whether it lives; 0: never */
     int64_t creation_timeout_ms; /* for the client to create its streams */
 };
+/* Of a job about which nobody says more (job_size.h); 0: nothing is asked for. */
+struct node_size_options {
+    int64_t cpu_milli;
+    uint64_t memory; /* bytes */
+    int64_t walltime_ms;
+};
 struct node_options {
     const char *version;
     const char *socket;    /* CRI */
@@ -90,6 +98,8 @@ struct node_options {
     bool cni_gc;                          /* the networks are ours alone: plugins may be told to forget all other pods */
     bool agents_share_images; /* agents on other machines see image_dir under the same path */
     struct node_streaming_options streaming;
+    const char *kubeconfig; /* of this node's kubelet, or of somebody who may read its pods; "": the API server is not asked */
+    struct node_size_options size;
     const char *const *cdi_dirs; /* on the machines where pods run; NULL-terminated or NULL: the standard ones */
 };
 
@@ -112,6 +122,7 @@ struct node {
     struct state *state;             /* owned, as all below */
     struct image_store *images;
     struct counters *counters;
+    struct kube *kube;               /* NULL without a kubeconfig */
     struct operator *operator;       /* NULL: not asked for */
     struct events *events;           /* what happened, to who subscribed */
     struct cni *cni;                 /* networks of pods on this machine */
