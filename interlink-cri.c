@@ -122,12 +122,19 @@
 /* interlink: the REST contract, both ways. */
 #include "interlink/error_text.c"
 #include "interlink/message.c"
+#include "interlink/slurm_flags.c"
 #include "interlink/pod.c"
 #include "interlink/pod_write.c"
 #include "interlink/target.c"
 #include "interlink/poll.c"
 #include "interlink/job.c"
 #include "interlink/logs.c"
+
+/* kube: the cluster's API server: a kubeconfig, calls, how much a pod asks for. */
+#include "kube/kubeconfig.c"
+#include "kube/kube.c"
+#include "kube/pod_find.c"
+#include "kube/pod_size.c"
 
 /* agent: the pod's pause process inside the job: engines, logs, exec, files. */
 #include "agent/isolate.c"
@@ -211,7 +218,9 @@
 #include "node/logfile.c"
 #include "node/features.c"
 #include "node/link.c"
+#include "node/job_size.c"
 #include "node/sandbox_job.c"
+#include "node/sandbox_size.c"
 #include "node/sandbox_request.c"
 #include "node/sandbox_reconcile.c"
 #include "node/sandbox.c"

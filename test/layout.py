@@ -13,7 +13,7 @@ import re
 import sys
 
 # Reading order; a folder may use only itself and those before it.
-ORDER = ["base", "text", "io", "http", "rpc", "image", "interlink", "agent", "plugin", "node", "cli"]
+ORDER = ["base", "text", "io", "http", "rpc", "image", "interlink", "kube", "agent", "plugin", "node", "cli"]
 
 # Files that may be longer than MAX_LINES, each with its reason.
 LONG = {}

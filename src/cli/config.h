@@ -20,7 +20,7 @@ struct config {
     struct node_options node; /* what the node takes; complete after config_load */
     struct registry_options registries; /* node.registries */
     enum log_level log_level;
-    const char *streaming_port;
+    const char *streaming_port, *defaults_cpu;
     bool has_log_level; /* set by LogLevel rather than by upstream's switches */
     /* Upstream's flat keys, which make one handler. */
     struct {

@@ -4,6 +4,7 @@
 
 #include "io/file.h"
 #include "io/socket.h"
+#include "text/quantity.h"
 
 #include "version.h"
 
@@ -67,7 +68,8 @@ void config_set_defaults(struct config *c)
     c->node.socket = arena_strdup(&c->arena, socket);
     c->node.state_dir = arena_strdup(&c->arena, state);
     c->node.image_dir = c->node.relay_listen = c->node.relay_address = c->node.default_handler = "";
-    c->node.metrics_address = "";
+    c->node.metrics_address = c->node.kubeconfig = c->node.node_name = c->defaults_cpu = "";
+    c->node.keep_capacity = true;
     c->node.queue_hold_ms = CONFIG_QUEUE_HOLD_MS;
     c->node.queue_lease_ms = CONFIG_QUEUE_LEASE_MS;
     c->node.streaming = (struct node_streaming_options){
@@ -358,10 +360,25 @@ static bool config_check_network(const struct config *c, struct status *err)
     return *c->node.cni_bin_dirs != NULL || status_set(err, STATUS_INVALID_ARGUMENT, "Network.BinDirs: is empty");
 }
 
+static bool config_check_cluster(struct config *c, struct status *err)
+{
+    const char *name = c->node.node_name;
+    size_t n = strlen(name);
+
+    if (n > 253 || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") != n)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Node.Name \"%.128s\": wanted lower-case letters, digits, dashes and dots", name);
+    if (*c->defaults_cpu == '\0')
+        return true;
+    if (!quantity_parse(c->defaults_cpu, QUANTITY_MILLI, &c->node.size.cpu_milli, err))
+        return status_prefix(err, "Defaults.CPU");
+    return c->node.size.cpu_milli > 0 || status_set(err, STATUS_INVALID_ARGUMENT, "Defaults.CPU: must be above zero");
+}
+
 bool config_finish(struct config *c, struct status *err)
 {
     if (!config_make_handlers(c, err) || !config_check_handlers(c, err) || !config_check_addresses(c, err) ||
-        !config_check_streaming(c, err) || !config_check_metrics(c, err) || !config_check_network(c, err))
+        !config_check_streaming(c, err) || !config_check_metrics(c, err) || !config_check_network(c, err) ||
+        !config_check_cluster(c, err))
         return false;
     if (!c->has_log_level && (c->upstream.verbose || c->upstream.errors_only))
         c->log_level = c->upstream.verbose ? LOG_DEBUG : LOG_ERROR;

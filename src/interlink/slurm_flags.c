@@ -13,7 +13,7 @@ static bool slurm_flags_number(const char **at, int64_t max, int64_t *out)
     if (**at < '0' || **at > '9')
         return false;
     errno = 0;
-    *out = strtoll(*at, &end, 10);
+    *out = strtoll(*at, &end, 10); /* at an overflow INT64_MAX */
     *at = end;
     return errno == 0 && *out <= max;
 }
@@ -27,13 +27,14 @@ bool slurm_flags_time(const char *text, int64_t *seconds)
     if (dash != NULL && (!slurm_flags_number(&text, 100000, &days) || text != dash))
         return false;
     text += dash != NULL;
-    while (count < COUNT_OF(parts) && slurm_flags_number(&text, 100000000, &parts[count])) {
-        count++;
-        if (*text != ':')
+    for (;;) {
+        if (!slurm_flags_number(&text, 100000000, &parts[count++]))
+            return false;
+        if (*text != ':' || count == COUNT_OF(parts))
             break;
         text++;
     }
-    if (count == 0 || *text != '\0')
+    if (*text != '\0')
         return false;
     if (dash != NULL)
         *seconds = days * 86400 + parts[0] * 3600 + parts[1] * 60 + parts[2];

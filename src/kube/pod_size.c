@@ -29,12 +29,14 @@ bool pod_size_parse(const char *resource, const char *text, int64_t *out, struct
 
 const char *pod_size_text(struct arena *arena, const char *resource, int64_t value)
 {
-    char *text = arena_alloc(arena, QUANTITY_TEXT_MAX);
+    char *decimal = arena_alloc(arena, QUANTITY_TEXT_MAX), *binary = arena_alloc(arena, QUANTITY_TEXT_MAX);
     bool bytes = strcmp(resource, "memory") == 0 || strcmp(resource, "ephemeral-storage") == 0 ||
                  str_starts(resource, "hugepages-");
 
-    quantity_format(value, pod_size_scale(resource), bytes, text);
-    return text;
+    quantity_format(value, pod_size_scale(resource), false, decimal);
+    if (bytes)
+        quantity_format(value, pod_size_scale(resource), true, binary);
+    return bytes && strlen(binary) <= strlen(decimal) ? binary : decimal;
 }
 
 static int64_t pod_size_add(int64_t a, int64_t b)

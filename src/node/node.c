@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/mount.h"
 #include "io/tls.h"
+#include "kube/kube.h"
 #include "node/cni.h"
 #include "node/container.h"
 #include "node/events.h"
@@ -359,6 +360,8 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
     node->events = events_new(loop);
     node->counters = counters_new(node);
     node->options = options;
+    if (*options->kubeconfig != '\0')
+        node->kube = kube_new(loop, options->kubeconfig);
     node->listener.fd = -1;
     node->relay_socket = xasprintf("%s/relay.sock", options->state_dir);
     node_find_address(node);
@@ -432,6 +435,7 @@ void node_stop(struct node *node)
         features_free(&node->handlers[i]);
         interlink_target_free(node->handlers[i].target);
     }
+    kube_free(node->kube);
     plugin_stop(node->plugin);
     image_store_free(node->images);
     state_close(node->state);

@@ -99,6 +99,8 @@ struct node_options {
     bool agents_share_images; /* agents on other machines see image_dir under the same path */
     struct node_streaming_options streaming;
     const char *kubeconfig; /* of this node's kubelet, or of somebody who may read its pods; "": the API server is not asked */
+    const char *node_name;  /* "": whom the credentials name, else this machine's host name */
+    bool keep_capacity;     /* the Node object is told what targets on other machines report */
     struct node_size_options size;
     const char *const *cdi_dirs; /* on the machines where pods run; NULL-terminated or NULL: the standard ones */
 };

@@ -6,6 +6,7 @@
 #include "node/counters.h"
 #include "node/pod_network.h"
 #include "node/sandbox_job.h"
+#include "node/sandbox_size.h"
 #include "node/stats.h"
 #include "node/waiter.h"
 #include "rpc/pb.h"
@@ -87,6 +88,7 @@ void sandbox_free(struct sandbox *sandbox)
     link_free(sandbox->link);
     stats_free(sandbox->stats);
     pod_network_free(sandbox);
+    sandbox_size_free(sandbox);
     interlink_job_free(sandbox->job);
     buf_free(&sandbox->item);
     free(sandbox->queue_words);
@@ -207,11 +209,25 @@ static void sandbox_on_recorded(void *arg, const struct status *err)
         interlink_job_submit(sandbox->job);
 }
 
+void sandbox_on_sized(struct sandbox *sandbox)
+{
+    struct status err = STATUS_INIT;
+
+    if (sandbox->stopping) {
+        status_set(&err, STATUS_UNAVAILABLE, "%s", sandbox->queue_words);
+        sandbox_abandon(sandbox, &err);
+        return;
+    }
+    sandbox_say(sandbox, xstrdup("its job is being submitted"));
+    sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
+    /* On disk before the API hears of it: a job must never exist that nobody remembers. */
+    sandbox_put(sandbox, sandbox_on_recorded);
+}
+
 void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__RunPodSandboxRequest *request)
 {
     struct status err = STATUS_INIT;
     struct handler *handler = NULL;
-    char id[ID_LENGTH + 1], uid[UUID_LENGTH + 1], token[ID_LENGTH + 1];
 
     if (!sandbox_check_request(request, &err) || (handler = node_handler(node, request->runtime_handler, &err)) == NULL) {
         rpc_fail(call, &err);
@@ -235,30 +251,18 @@ void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__Ru
         sandbox_wait_ready(sandbox, call);
         return;
     }
-    random_id(id);
-    random_id(token); /* 256 bits */
-    uuid_of_id(id, uid);
-    Interlink__State__V1__Sandbox *record = xmalloc(sizeof *record);
-    interlink__state__v1__sandbox__init(record);
-    record->config = (void *)pb_copy(&request->config->base);
-    pb_set(&record->id, id);
-    pb_set(&record->token, token);
-    pb_set(&record->job_uid, uid);
-    pb_set(&record->runtime_handler, request->runtime_handler);
-    record->created_at = clock_real_ns();
-    if (!pod_network_plan(node, handler, record, &err)) {
-        protobuf_c_message_free_unpacked(&record->base, NULL);
+    Interlink__State__V1__Sandbox *record = sandbox_record_new(node, handler, request, &err);
+    if (record == NULL) {
         rpc_fail(call, &err);
         return;
     }
     sandbox = sandbox_new(node, handler, record);
-    sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
     sandbox_wait_ready(sandbox, call);
-    log_info("pod %.13s: %s/%s (uid %s, attempt %u), handler %s", id, record->config->metadata->namespace_,
+    log_info("pod %.13s: %s/%s (uid %s, attempt %u), handler %s", record->id, record->config->metadata->namespace_,
              record->config->metadata->name, record->config->metadata->uid, record->config->metadata->attempt,
              handler->options->name);
-    /* On disk before the API hears of it: a job must never exist that nobody remembers. */
-    sandbox_put(sandbox, sandbox_on_recorded);
+    if (!sandbox_size_start(sandbox))
+        sandbox_on_sized(sandbox);
 }
 
 /* ---- the job's side ---- */

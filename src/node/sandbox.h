@@ -20,6 +20,7 @@
 #include "node/node.h"
 
 struct link;
+struct pod_find;
 struct pod_network;
 struct stats;
 
@@ -41,6 +42,7 @@ struct sandbox {
     bool abandoned;                        /* it never became a pod: gone as soon as its network is */
     bool restored;                         /* of an earlier life of this program */
     struct pod_network *network;           /* owned; pod_network.c's */
+    struct pod_find *size_find;            /* owned; sandbox_size.c's: its job is not made yet */
     enum announced announced;              /* events sent */
     int64_t lease_used_ms;                 /* polling time since the last call, while queued */
     struct timer stop_timer;
@@ -51,6 +53,9 @@ struct sandbox {
 void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__RunPodSandboxRequest *request);
 /* Whether a request is one for a pod. INVALID_ARGUMENT. */
 bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, struct status *err);
+/* What is remembered of a new pod. NULL: it asks for what it cannot have, or in a way that cannot be read. */
+Interlink__State__V1__Sandbox *sandbox_record_new(struct node *node, const struct handler *handler,
+                                                  const Runtime__V1__RunPodSandboxRequest *request, struct status *err);
 void sandbox_stop(struct sandbox *sandbox, struct rpc_call *call);
 void sandbox_remove(struct sandbox *sandbox, struct rpc_call *call);
 
@@ -68,6 +73,9 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
 /* The agent is there and cannot be this pod: it has no engine, or a setting that it cannot honour. */
 void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err);
 void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err);
+
+/* The size of its job is known (sandbox_size.h). */
+void sandbox_on_sized(struct sandbox *sandbox);
 
 /* From its network (pod_network.h). */
 void sandbox_on_network_made(struct sandbox *sandbox);

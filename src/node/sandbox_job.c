@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/sandbox_job.h"
 
+#include "interlink/slurm_flags.h"
+#include "node/job_size.h"
 #include "rpc/pb.h"
-#include "text/quantity.h"
-
-/* Kubernetes' least cpu_shares: what a pod without a request gets; it says nothing about its size. */
-#define SANDBOX_JOB_SHARES_MIN 2
 
 /* A DNS label for REST: getLogs refuses other names. Pods of one name must not meet in one site's queue, hence the id. */
 static const char *sandbox_job_name(struct arena *arena, const Interlink__State__V1__Sandbox *record)
@@ -37,53 +35,55 @@ static const char *sandbox_job_namespaces(struct arena *arena, const Runtime__V1
     return arena_printf(arena, "%s%s%s", host_ipc ? "" : "ipc,", host_network ? "" : "uts,", host_pid ? "" : "pid,");
 }
 
-static void sandbox_job_size(struct arena *arena, const Runtime__V1__PodSandboxConfig *config,
-                             struct interlink_container *c)
+/* Plugins look at limits, most of them at nothing else. */
+static void sandbox_job_size(struct arena *arena, const Interlink__State__V1__JobSize *size, struct interlink_container *c)
 {
-    const Runtime__V1__LinuxPodSandboxConfig *linux_config = config->linux;
-    const Runtime__V1__LinuxContainerResources *parts[] = {
-        linux_config != NULL ? linux_config->resources : NULL,
-        linux_config != NULL ? linux_config->overhead : NULL,
-    };
-    int64_t cpu_milli = 0, memory = 0;
+    size_t n = size != NULL ? size->n_amounts : 0;
 
-    for (size_t i = 0; i < COUNT_OF(parts); i++) {
-        const Runtime__V1__LinuxContainerResources *r = parts[i];
-        if (r == NULL)
-            continue;
-        /* cpu_shares is capped at 262144 (256 CPUs), so the quota counts where there is one. */
-        if (r->cpu_quota > 0 && r->cpu_period > 0)
-            cpu_milli += (r->cpu_quota * 1000 + r->cpu_period - 1) / r->cpu_period;
-        else if (r->cpu_shares > SANDBOX_JOB_SHARES_MIN)
-            cpu_milli += (r->cpu_shares * 1000 + 1023) / 1024;
-        if (r->memory_limit_in_bytes > 0)
-            memory += r->memory_limit_in_bytes;
+    c->limits.items = ARENA_ARRAY(arena, struct interlink_pair, n + 1);
+    c->requests.items = ARENA_ARRAY(arena, struct interlink_pair, n + 1);
+    for (size_t i = 0; i < n; i++) {
+        const Interlink__State__V1__JobSize__Amount *a = size->amounts[i];
+        c->limits.items[c->limits.count++] = (struct interlink_pair){ a->resource, a->limit };
+        c->requests.items[c->requests.count++] = (struct interlink_pair){ a->resource, a->request };
     }
-    c->limits.items = ARENA_ARRAY(arena, struct interlink_pair, 2);
-    if (cpu_milli > 0) {
-        char *text = arena_alloc(arena, QUANTITY_TEXT_MAX);
-        quantity_format(cpu_milli, QUANTITY_MILLI, false, text);
-        c->limits.items[c->limits.count++] = (struct interlink_pair){ "cpu", text };
-    }
-    if (memory > 0)
-        c->limits.items[c->limits.count++] = (struct interlink_pair){ "memory", arena_printf(arena, "%" PRId64, memory) };
-    c->requests = c->limits;
+}
+
+/* The stock Slurm plugin knows no other way to limit a job's time. Whole minutes; of equal flags sbatch takes the last. */
+static const char *sandbox_job_flags(struct arena *arena, const Interlink__State__V1__JobSize *size, const char *flags)
+{
+    if (size == NULL || size->walltime_seconds == 0 || strcmp(size->walltime_source, SLURM_FLAGS_ANNOTATION) == 0)
+        return flags;
+    return arena_printf(arena, "%s%s--time=%" PRId64, flags, *flags != '\0' ? " " : "", (size->walltime_seconds + 59) / 60);
 }
 
 /* Annotations meant for the site travel on; others are Kubernetes' business and can be large. */
-static void sandbox_job_annotations(struct arena *arena, const Runtime__V1__PodSandboxConfig *config,
+static void sandbox_job_annotations(struct arena *arena, const Interlink__State__V1__Sandbox *record,
                                     struct interlink_pairs *out)
 {
     static const char *const prefixes[] = { "slurm-job.vk.io/", "interlink.eu/", "interlink.io/" };
+    static const char *const ours[] = { INTERLINK_JOB_ANNOTATION, JOB_SIZE_ANNOTATION, SLURM_FLAGS_ANNOTATION };
+    const Runtime__V1__PodSandboxConfig *config = record->config;
+    const char *flags = pb_label(config->n_annotations, (void *)config->annotations, SLURM_FLAGS_ANNOTATION);
+    const char *size = job_size_text(arena, record->size);
 
-    out->items = ARENA_ARRAY(arena, struct interlink_pair, config->n_annotations + 1);
+    out->items = ARENA_ARRAY(arena, struct interlink_pair, config->n_annotations + COUNT_OF(ours));
     out->items[out->count++] = (struct interlink_pair){ INTERLINK_JOB_ANNOTATION, INTERLINK_JOB_AGENT };
-    for (size_t i = 0; i < config->n_annotations; i++)
+    if (*size != '\0')
+        out->items[out->count++] = (struct interlink_pair){ JOB_SIZE_ANNOTATION, size };
+    flags = sandbox_job_flags(arena, record->size, flags != NULL ? flags : "");
+    if (*flags != '\0')
+        out->items[out->count++] = (struct interlink_pair){ SLURM_FLAGS_ANNOTATION, flags };
+    for (size_t i = 0; i < config->n_annotations; i++) {
+        const char *name = config->annotations[i]->key;
+        bool known = false, travels = false;
+        for (size_t k = 0; k < COUNT_OF(ours); k++)
+            known = known || strcmp(name, ours[k]) == 0;
         for (size_t k = 0; k < COUNT_OF(prefixes); k++)
-            if (str_starts(config->annotations[i]->key, prefixes[k]) &&
-                strcmp(config->annotations[i]->key, INTERLINK_JOB_ANNOTATION) != 0)
-                out->items[out->count++] =
-                    (struct interlink_pair){ config->annotations[i]->key, config->annotations[i]->value };
+            travels = travels || str_starts(name, prefixes[k]);
+        if (travels && !known)
+            out->items[out->count++] = (struct interlink_pair){ name, config->annotations[i]->value };
+    }
 }
 
 static const char *sandbox_job_dirs(struct arena *arena, const char *const *dirs)
@@ -128,7 +128,7 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
         sandbox_job_env(c, "INTERLINK_NETNS", record->network->netns);
     if (local && config->linux != NULL && *config->linux->cgroup_parent != '\0')
         sandbox_job_env(c, "INTERLINK_CGROUP_PARENT", config->linux->cgroup_parent);
-    sandbox_job_size(arena, config, c);
+    sandbox_job_size(arena, record->size, c);
 }
 
 struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct interlink_job_events *events)
@@ -161,7 +161,9 @@ struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct inte
     create.pod.container_count = 1;
     create.pod.volumes = &volume;
     create.pod.volume_count = 1;
-    sandbox_job_annotations(&arena, record->config, &create.pod.annotations);
+    if (record->size != NULL && record->size->walltime_seconds > 0)
+        create.pod.active_deadline_seconds = record->size->walltime_seconds;
+    sandbox_job_annotations(&arena, record, &create.pod.annotations);
     create.secrets = &secret;
     create.secret_count = 1;
     return interlink_job_new(sandbox->handler->target, &create, events, sandbox);

@@ -2,6 +2,9 @@
 #include "node/sandbox.h"
 
 #include "agent/podns.h"
+#include "node/job_size.h"
+#include "node/pod_network.h"
+#include "rpc/pb.h"
 
 bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, struct status *err)
 {
@@ -25,4 +28,27 @@ bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, str
         config->linux->security_context->run_as_group != NULL && config->linux->security_context->run_as_user == NULL)
         return status_set(err, STATUS_INVALID_ARGUMENT, "config.linux.security_context.run_as_group: needs run_as_user");
     return podns_check_sandbox(config, err);
+}
+
+Interlink__State__V1__Sandbox *sandbox_record_new(struct node *node, const struct handler *handler,
+                                                  const Runtime__V1__RunPodSandboxRequest *request, struct status *err)
+{
+    Interlink__State__V1__Sandbox *record = xmalloc(sizeof *record);
+    char id[ID_LENGTH + 1], uid[UUID_LENGTH + 1], token[ID_LENGTH + 1];
+
+    random_id(id);
+    random_id(token); /* 256 bits */
+    uuid_of_id(id, uid);
+    interlink__state__v1__sandbox__init(record);
+    record->config = (void *)pb_copy(&request->config->base);
+    pb_set(&record->id, id);
+    pb_set(&record->token, token);
+    pb_set(&record->job_uid, uid);
+    pb_set(&record->runtime_handler, request->runtime_handler);
+    record->created_at = clock_real_ns();
+    record->size = job_size_choose(record->config, NULL, &node->options->size, err);
+    if (record->size != NULL && pod_network_plan(node, handler, record, err))
+        return record;
+    protobuf_c_message_free_unpacked(&record->base, NULL);
+    return NULL;
 }

@@ -54,6 +54,27 @@ static void status_sandbox_network(struct json_writer *w, const struct sandbox *
     json_write_end(w);
 }
 
+static void status_job_size(struct json_writer *w, const Interlink__State__V1__JobSize *size)
+{
+    if (size == NULL) /* a record of before sizes were kept */
+        return;
+    json_write_member_object(w, "jobSize");
+    json_write_member_array(w, "resources");
+    for (size_t i = 0; i < size->n_amounts; i++) {
+        json_write_object(w);
+        json_write_member_string(w, "name", size->amounts[i]->resource);
+        json_write_member_string(w, "request", size->amounts[i]->request);
+        json_write_member_string(w, "limit", size->amounts[i]->limit);
+        json_write_member_string(w, "source", size->amounts[i]->source);
+        json_write_end(w);
+    }
+    json_write_end(w);
+    json_write_member_i64(w, "walltimeSeconds", size->walltime_seconds);
+    json_write_member_string(w, "walltimeSource", size->walltime_source);
+    json_write_member_string(w, "note", size->note);
+    json_write_end(w);
+}
+
 static void status_sandbox_info(struct arena *arena, const struct sandbox *sandbox,
                                 Runtime__V1__PodSandboxStatusResponse *response)
 {
@@ -66,6 +87,7 @@ static void status_sandbox_info(struct arena *arena, const struct sandbox *sandb
     json_write_member_string(&w, "handler", sandbox->handler->options->name);
     json_write_member_string(&w, "jobUid", record->job_uid);
     json_write_member_string(&w, "jobId", record->job_id);
+    status_job_size(&w, record->size);
     json_write_member_bool(&w, "agentConnected", sandbox->link != NULL && link_ready(sandbox->link));
     json_write_member_string(&w, "message", record->message);
     if (record->network != NULL)

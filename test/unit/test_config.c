@@ -59,6 +59,8 @@ static void test_everything(void **state)
          "DefaultHandler: b\n"
          "Handlers:\n- {Name: a, Target: local, Engine: host}\n- {Name: b, Target: 'https://h:1/x', CAFile: /ca, CertFile: /c, KeyFile: /k,"
          " BearerTokenFile: /t}\n"
+         "Kubeconfig: /etc/kubernetes/kubelet.conf\nNode: {Name: n1, Capacity: false}\n"
+         "Defaults: {CPU: 500m, Memory: 2Gi, Walltime: 1h}\n"
          "Relay: {Listen: '0.0.0.0:10443', Advertise: 'login:10443'}\n"
          "Streaming: {Address: '::', Port: 10250, CertFile: /c, KeyFile: /k, IdleTimeout: 0, Keepalive: 1m}\n"
          "Images:\n  Dir: /tmp/images\n  Shared: true\n  Pinned: [a, b]\n  MaxUnpackedSize: 1Gi\n  HostsDirs: [/h]\n  CAFile: /pem\n"
@@ -74,6 +76,12 @@ static void test_everything(void **state)
     assert_string_equal(c.node.handlers[1].client_key_file, "/k");
     assert_string_equal(c.node.handlers[1].bearer_token_file, "/t");
     assert_string_equal(c.node.default_handler, "b");
+    assert_string_equal(c.node.kubeconfig, "/etc/kubernetes/kubelet.conf");
+    assert_string_equal(c.node.node_name, "n1");
+    assert_false(c.node.keep_capacity);
+    assert_int_equal(c.node.size.cpu_milli, 500);
+    assert_int_equal(c.node.size.memory, 2ll << 30);
+    assert_int_equal(c.node.size.walltime_ms, 3600000);
     assert_string_equal(c.node.relay_address, "login:10443");
     assert_string_equal(c.node.streaming.address, "::");
     assert_int_equal(c.node.streaming.port, 10250);
@@ -125,7 +133,14 @@ static void test_refused(void **state)
     refused("Socket: /x\nStateDr: /y\n", "test.yaml: line 2, column 1: StateDr: no such key, did you mean StateDir?");
     refused("Images:\n  Dri: /y\n", "test.yaml: line 2, column 3: Images.Dri: no such key, did you mean Dir?");
     refused("Zzzzzzz: 1\n", "test.yaml: line 1, column 1: Zzzzzzz: no such key");
-    refused("Kubeconfig: /x\n", "test.yaml: line 1, column 1: Kubeconfig: not offered yet");
+    refused("JobPer: pod\n", "test.yaml: line 1, column 1: JobPer: not offered yet: every pod is one job");
+    refused("Kubeconfig: x\n", "test.yaml: line 1, column 1: Kubeconfig: wanted an absolute path, found \"x\"");
+    refused("Node: {Name: Edge_1}\n", "Node.Name \"Edge_1\": wanted lower-case letters, digits, dashes and dots");
+    refused("Node: {Capacity: yes}\n", "test.yaml: line 1, column 8: Node.Capacity: wanted a boolean, found a string");
+    refused("Defaults: {CPU: lots}\n", "Defaults.CPU: \"lots\" is no quantity: wanted a number like 500m, 1.5, 128Mi or 2e3");
+    refused("Defaults: {CPU: 0}\n", "Defaults.CPU: must be above zero");
+    refused("Defaults: {Memory: 0}\n", "test.yaml: line 1, column 12: Defaults.Memory: must be above zero");
+    refused("Defaults: {GPU: 1}\n", "test.yaml: line 1, column 12: Defaults.GPU: no such key, did you mean CPU?");
     refused("Sidecarport: 1\n",
             "test.yaml: line 1, column 1: Sidecarport: it belongs to the configuration of the interLink API server");
     refused("Handlers:\n- Name: a\n  Target: local\n  Jobper: pod\n",
