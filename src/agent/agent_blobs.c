@@ -34,7 +34,8 @@ static bool agent_layer_fits(const char *folder)
     unpack_owners_here(here);
     if (!unpack_layer_info(folder, &info, &ignored) || unpack_owners_fit(&info, here))
         return true;
-    log_debug("layer %s is unpacked for other user ids", folder);
+    log_info("layer %s is unpacked for other user ids, so this pod unpacks it once more: removing the image and pulling it again "
+             "spares that", folder);
     return false;
 }
 
