@@ -119,8 +119,8 @@ uint64_t usage_rate_add(struct usage_rate *rate, int64_t when_ns, uint64_t cpu)
 
     if (cpu == USAGE_UNKNOWN)
         return USAGE_UNKNOWN;
-    if (last != NULL && (cpu < last->cpu || when_ns - last->when_ns > USAGE_WINDOW_MAX_MS * 1000000ll))
-        rate->count = 0; /* it was counted anew, or nobody asked for long */
+    if (last != NULL && (cpu < last->cpu || when_ns < last->when_ns || when_ns - last->when_ns > USAGE_WINDOW_MAX_MS * 1000000ll))
+        rate->count = 0; /* it was counted anew, the clock was set after its start, or nobody asked for long */
     if (rate->count == 0) {
         rate->samples[rate->count++] = now;
         return USAGE_UNKNOWN;

@@ -272,7 +272,6 @@ bool stats_known(const struct stats_ask *ask, struct sandbox *sandbox, struct st
     /* Once it is stopped nothing of it uses anything, whatever was measured a moment ago. */
     if (sandbox->record->phase != INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
         return sandbox_link(sandbox, err) != NULL;
-
     if (stats != NULL && stats->taken_ms != 0 && stats->taken_ms >= ask->began_ms - STATS_KEEP_MS &&
         (!ask->counters || stats->has_counters))
         return true;

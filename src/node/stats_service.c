@@ -133,8 +133,9 @@ static bool stats_pod_matches(const struct stats_call *c, const struct sandbox *
     const Runtime__V1__PodSandboxStatsFilter *filter = (const void *)c->filter;
     const Runtime__V1__PodSandboxConfig *config = sandbox->record->config;
 
-    return filter == NULL || (str_starts(sandbox->record->id, filter->id) &&
-                              pb_labels_match(filter->n_label_selector, filter->label_selector, config->n_labels, config->labels));
+    return filter == NULL ||
+           (str_starts(sandbox->record->id, filter->id) &&
+            pb_labels_match(filter->n_label_selector, filter->label_selector, config->n_labels, config->labels));
 }
 
 static void stats_append_pod(const struct stats_call *c, const struct sandbox *sandbox, struct buf *out)

@@ -133,6 +133,10 @@ static void test_rate_since_the_start(void **state)
     usage_rate_start(&r, MS(1000));
     assert_true(usage_rate_add(&r, MS(1100), 100000000) == USAGE_UNKNOWN);
     assert_int_equal(usage_rate_add(&r, MS(3000), 4000000000u), 2000000000);
+    /* The clock was set back, so that it seems to begin tomorrow. */
+    usage_rate_start(&r, MS(100000));
+    assert_true(usage_rate_add(&r, MS(3000), 5) == USAGE_UNKNOWN);
+    assert_int_equal(usage_rate_add(&r, MS(4000), 5), 0);
 }
 
 /* ---- control groups ---- */
