@@ -276,14 +276,19 @@ static void worker_on_output(void *arg, unsigned events)
 
 /* Runs in the forked copy; never returns. */
 static void worker_main(int fd, bool (*work)(void *work_arg, struct buf *output, struct status *err), void *work_arg,
-                        pid_t parent)
+                        pid_t parent, bool lasting)
 {
     struct buf output = BUF_INIT;
     struct status err = STATUS_INIT, ignored;
 
     child_reset_signals();
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+    if (lasting) {
+        setsid();
+        child_close_fds_except(&fd, 1);
+        signal(SIGPIPE, SIG_IGN); /* nobody may be there for the result */
+    } else if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent) {
         _exit(1);
+    }
     buf_append_byte(&output, 'y');
     if (!work(work_arg, &output, &err)) {
         buf_clear(&output);
@@ -293,9 +298,10 @@ static void worker_main(int fd, bool (*work)(void *work_arg, struct buf *output,
     _exit(write_all(fd, output.p, output.n, &ignored) ? 0 : 1);
 }
 
-bool worker_start(struct loop *loop, struct worker *w, bool (*work)(void *work_arg, struct buf *output, struct status *err),
-                  void *work_arg, void (*on_done)(void *arg, const struct status *err, struct buf *output), void *arg,
-                  struct status *err)
+static bool worker_launch(struct loop *loop, struct worker *w,
+                          bool (*work)(void *work_arg, struct buf *output, struct status *err), void *work_arg,
+                          void (*on_done)(void *arg, const struct status *err, struct buf *output), void *arg, bool lasting,
+                          struct status *err)
 {
     int fds[2];
     pid_t parent = getpid();
@@ -305,7 +311,7 @@ bool worker_start(struct loop *loop, struct worker *w, bool (*work)(void *work_a
     pid_t pid = fork();
     if (pid == 0) {
         close(fds[0]);
-        worker_main(fds[1], work, work_arg, parent);
+        worker_main(fds[1], work, work_arg, parent, lasting);
     }
     if (pid < 0)
         status_errno(err, "cannot start a worker: fork");
@@ -323,14 +329,34 @@ bool worker_start(struct loop *loop, struct worker *w, bool (*work)(void *work_a
     return true;
 }
 
+bool worker_start(struct loop *loop, struct worker *w, bool (*work)(void *work_arg, struct buf *output, struct status *err),
+                  void *work_arg, void (*on_done)(void *arg, const struct status *err, struct buf *output), void *arg,
+                  struct status *err)
+{
+    return worker_launch(loop, w, work, work_arg, on_done, arg, false, err);
+}
+
+bool worker_start_lasting(struct loop *loop, struct worker *w,
+                          bool (*work)(void *work_arg, struct buf *output, struct status *err), void *work_arg,
+                          void (*on_done)(void *arg, const struct status *err, struct buf *output), void *arg,
+                          struct status *err)
+{
+    return worker_launch(loop, w, work, work_arg, on_done, arg, true, err);
+}
+
 void worker_cancel(struct worker *w)
+{
+    if (w->on_done != NULL && !w->exited)
+        kill(w->child.pid, SIGKILL);
+    worker_leave(w);
+}
+
+void worker_leave(struct worker *w)
 {
     if (w->on_done == NULL)
         return;
-    if (!w->exited) {
-        kill(w->child.pid, SIGKILL);
+    if (!w->exited)
         child_forget(&w->child);
-    }
     if (!w->eof) {
         watch_stop(&w->watch);
         close(w->pipe_fd);

@@ -56,8 +56,16 @@ struct worker {
 bool worker_start(struct loop *loop, struct worker *w, bool (*work)(void *work_arg, struct buf *output, struct status *err),
                   void *work_arg, void (*on_done)(void *arg, const struct status *err, struct buf *output), void *arg,
                   struct status *err);
+/* The same for what must not stop half way: the worker has a session of its own and none of our descriptors but 0 to 2, and goes
+ * on to its end when we have died. */
+bool worker_start_lasting(struct loop *loop, struct worker *w,
+                          bool (*work)(void *work_arg, struct buf *output, struct status *err), void *work_arg,
+                          void (*on_done)(void *arg, const struct status *err, struct buf *output), void *arg,
+                          struct status *err);
 /* Kills it (SIGKILL); on_done is not called. Harmless when it is not running. */
 void worker_cancel(struct worker *w);
+/* Lets it go on; on_done is not called. Harmless when it is not running. */
+void worker_leave(struct worker *w);
 static inline bool worker_running(const struct worker *w)
 {
     return w->on_done != NULL;

@@ -87,7 +87,7 @@ void cni_free(struct cni *cni)
 {
     if (cni == NULL)
         return;
-    worker_cancel(&cni->sweep);
+    worker_leave(&cni->sweep);
     worker_cancel(&cni->status);
     buf_free(&cni->status_of);
     free(cni);
@@ -327,7 +327,8 @@ static void cni_tidy(struct cni *cni, const char *name, const char *id)
                                          .interface = POD_NETWORK_INTERFACE,
                                          .arguments = "IgnoreUnknown=1" };
 
-    cni_kill_stray(&id, 1);
+    cleanup_close int lock = cni_lock(id, cni->exec.timeout_ms, &err);
+    cni_end_strays(id, 0);
     if (cni_off_reason(cni->node->options) == NULL && cni_find(cni->node->options, &arena, &network, &found, &reason, &err) && found)
         (void)cni_del(&cni->exec, &network, &attachment, &err);
     if (netns_remove(path, &err))
@@ -351,6 +352,10 @@ static void cni_collect_garbage(struct cni *cni, const char *const *ids, size_t 
         !cni_find(cni->node->options, &arena, &network, &found, &reason, &err) || !found)
         return;
     for (size_t i = 0; i < count; i++) {
+        /* An earlier life's chains must not run beside it. */
+        int lock = cni_lock(ids[i], cni->exec.timeout_ms, &err);
+        if (lock >= 0)
+            close(lock);
         struct json *attachment = json_new(&arena, JSON_OBJECT, "", 0);
         json_append(attachment, "containerID", json_new(&arena, JSON_STRING, ids[i], strlen(ids[i])));
         json_append(attachment, "ifname", json_new(&arena, JSON_STRING, POD_NETWORK_INTERFACE, strlen(POD_NETWORK_INTERFACE)));
@@ -375,7 +380,6 @@ static bool cni_do_sweep(void *arg, struct buf *output, struct status *err)
     while (strmap_next(&cni->node->sandboxes, &it))
         if (pod_network_held(it.value))
             ids[count++] = it.key;
-    cni_kill_stray(ids, count);
     DIR *dir = opendir(CNI_NETNS_DIR);
     for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
         const char *id = entry->d_name + strlen(prefix);
@@ -409,7 +413,7 @@ void cni_start(struct cni *cni)
     /* Without the right to make any there are none to be tidied. */
     if (!cni_may_make_namespaces() || !cni_is_local(cni->node->options))
         cni_on_swept(cni, NULL, NULL);
-    else if (!worker_start(cni->node->loop, &cni->sweep, cni_do_sweep, cni, cni_on_swept, cni, &err))
+    else if (!worker_start_lasting(cni->node->loop, &cni->sweep, cni_do_sweep, cni, cni_on_swept, cni, &err))
         cni_on_swept(cni, &err, NULL);
 }
 

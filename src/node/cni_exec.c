@@ -5,9 +5,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,7 +16,7 @@
 #include "io/child.h"
 #include "io/file.h"
 
-/* How often a plugin is looked after where the kernel cannot say when it ends (pidfd_open(2), Linux 5.3). */
+/* How often things are looked at that nobody tells of: a plugin, where the kernel cannot say when it ends (pidfd_open(2), Linux 5.3). */
 #define CNI_EXEC_LOOK_MS 5
 /* Rounds of looking for strays and killing them. */
 #define CNI_EXEC_ROUNDS 200
@@ -39,7 +40,7 @@ static void cni_exec_close(int *fd)
 }
 
 /* Never returns. */
-static void cni_exec_child(const char *program, const char *type, const char **env, int in, int out, int errors, pid_t parent)
+static void cni_exec_child(const char *program, const char *type, const char **env, int in, int out, int errors)
 {
     const char *argv[] = { type, NULL };
 
@@ -49,8 +50,7 @@ static void cni_exec_child(const char *program, const char *type, const char **e
     in = fcntl(in, F_DUPFD, 3);
     out = fcntl(out, F_DUPFD, 3);
     errors = fcntl(errors, F_DUPFD, 3);
-    if (prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL) < 0 || getppid() != parent || dup2(in, 0) < 0 || dup2(out, 1) < 0 ||
-        dup2(errors, 2) < 0 || chdir("/") < 0)
+    if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(errors, 2) < 0 || chdir("/") < 0)
         _exit(127);
     child_close_fds_except(NULL, 0);
     execve(program, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);
@@ -61,7 +61,6 @@ static void cni_exec_child(const char *program, const char *type, const char **e
 static bool cni_exec_start(struct cni_process *p, const char *program, const char *type, const char **env, struct status *err)
 {
     int pipes[3][2];
-    pid_t parent = getpid();
 
     for (int i = 0; i < 3; i++)
         if (pipe2(pipes[i], O_CLOEXEC) < 0) {
@@ -74,7 +73,7 @@ static bool cni_exec_start(struct cni_process *p, const char *program, const cha
         }
     p->pid = fork();
     if (p->pid == 0)
-        cni_exec_child(program, type, env, pipes[0][0], pipes[1][1], pipes[2][1], parent);
+        cni_exec_child(program, type, env, pipes[0][0], pipes[1][1], pipes[2][1]);
     if (p->pid < 0)
         status_errno(err, "cannot start the CNI plugin %s: fork", type);
     close(pipes[0][0]);
@@ -217,7 +216,7 @@ static const char *cni_exec_path(struct arena *arena, const char *const *folders
 static bool cni_exec_end_in_failure(const struct cni_attachment *attachment)
 {
     if (attachment != NULL)
-        cni_kill_stray(&attachment->container_id, 1);
+        cni_end_strays(attachment->container_id, 0);
     return false;
 }
 
@@ -311,7 +310,7 @@ static bool cni_exec_shares_files(const char *pid)
     return stat(path, &its) == 0 && stat("/proc/self/ns/mnt", &own) == 0 && its.st_ino == own.st_ino && its.st_dev == own.st_dev;
 }
 
-static bool cni_exec_works_for(const char *pid, const char *const *container_ids, size_t count)
+static bool cni_exec_works_for(const char *pid, const char *container_id)
 {
     static const char name[] = "CNI_CONTAINERID=";
     cleanup_free char *path = xasprintf("/proc/%s/environ", pid);
@@ -322,36 +321,73 @@ static bool cni_exec_works_for(const char *pid, const char *const *container_ids
         return false;
     buf_append_byte(&text, '\0');
     for (const char *p = (const char *)text.p, *end = p + text.n; p < end; p += strlen(p) + 1)
-        if (strncmp(p, name, sizeof name - 1) == 0)
-            for (size_t i = 0; i < count; i++)
-                if (strcmp(p + sizeof name - 1, container_ids[i]) == 0)
-                    return cni_exec_shares_files(pid);
+        if (strncmp(p, name, sizeof name - 1) == 0 && strcmp(p + sizeof name - 1, container_id) == 0)
+            return cni_exec_shares_files(pid);
     return false;
 }
 
-void cni_kill_stray(const char *const *container_ids, size_t count)
+/* How many there are; `number`: a signal for each, 0: none. */
+static size_t cni_exec_signal_strays(const char *container_id, int number)
 {
-    bool any = count > 0;
+    DIR *dir = opendir("/proc");
+    struct dirent *entry;
+    uint64_t pid;
+    size_t count = 0;
 
-    for (int round = 0; any && round < CNI_EXEC_ROUNDS; round++) {
-        DIR *dir = opendir("/proc");
-        struct dirent *entry;
-        uint64_t pid;
-        any = false;
-        while (dir != NULL && (entry = readdir(dir)) != NULL) {
-            /* In the moment before a plugin's exec it still shows our environment, which names no pod. */
-            if (!parse_u64(entry->d_name, INT32_MAX, &pid) || (pid_t)pid == getpid() ||
-                !cni_exec_works_for(entry->d_name, container_ids, count))
-                continue;
-            log_info("CNI: process %s is left of an earlier life: killing it", entry->d_name);
-            kill((pid_t)pid, SIGKILL);
-            any = true;
-        }
-        if (dir != NULL)
-            closedir(dir);
-        if (any)
-            nanosleep(&(struct timespec){ 0, 5000000 }, NULL);
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        if (!parse_u64(entry->d_name, INT32_MAX, &pid) || (pid_t)pid == getpid() || !cni_exec_works_for(entry->d_name, container_id))
+            continue;
+        count++;
+        kill((pid_t)pid, number);
     }
+    if (dir != NULL)
+        closedir(dir);
+    return count;
+}
+
+static void cni_exec_pause(void)
+{
+    nanosleep(&(struct timespec){ 0, CNI_EXEC_LOOK_MS * 1000000L }, NULL);
+}
+
+void cni_end_strays(const char *container_id, int64_t grace_ms)
+{
+    int64_t end = clock_mono_ms() + grace_ms;
+    size_t count = cni_exec_signal_strays(container_id, 0);
+
+    for (; count > 0 && clock_mono_ms() < end; count = cni_exec_signal_strays(container_id, 0))
+        cni_exec_pause();
+    if (count > 0)
+        log_info("CNI: %zu processes are left of pod %.13s's plugins: killing them", count, container_id);
+    for (int round = 0; count > 0 && round < CNI_EXEC_ROUNDS; round++) {
+        count = cni_exec_signal_strays(container_id, SIGKILL);
+        cni_exec_pause();
+    }
+}
+
+/* ---- the lock: a name among the machine's abstract sockets (unix(7)) ---- */
+
+int cni_lock(const char *container_id, int64_t timeout_ms, struct status *err)
+{
+    struct sockaddr_un name = { .sun_family = AF_UNIX };
+    int64_t end = clock_mono_ms() + timeout_ms;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int n = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "interlink-cri/cni/%.80s", container_id);
+    socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+
+    if (fd < 0) {
+        status_errno(err, "cannot make a socket");
+        return -1;
+    }
+    while (bind(fd, (struct sockaddr *)&name, length) < 0) {
+        if (errno != EADDRINUSE || clock_mono_ms() >= end) {
+            status_set(err, STATUS_DEADLINE_EXCEEDED, "an earlier life of serve has not finished with the pod's network: %s", strerror(errno));
+            close(fd);
+            return -1;
+        }
+        cni_exec_pause();
+    }
+    return fd;
 }
 
 #undef CNI_EXEC_LOOK_MS

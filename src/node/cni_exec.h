@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cni_exec.h: runs the plugins of a network, one after another. For workers (io/child.h): everything here blocks, up to the
- * time-out given. A plugin runs in a session of its own and dies with the worker; one that takes too long is killed with all that
- * it started.
+ * time-out given. One plugin that takes too long is killed with all that it started; otherwise none ever is: a plugin that is
+ * stopped half way may leave what its own DEL does not find again (bridge: firewall rules, when the interface is gone already). So
+ * the workers are lasting ones, which end their chain when serve has died, and who comes next waits for them (cni_lock).
  */
 #ifndef NODE_CNI_EXEC_H
 #define NODE_CNI_EXEC_H
@@ -32,8 +33,11 @@ bool cni_status(const struct cni_exec *exec, const struct cni_network *network, 
  * other chain may run meanwhile. */
 bool cni_gc(const struct cni_exec *exec, const struct cni_network *network, const struct json *valid, struct status *err);
 
-/* Kills every process, of whichever parent, whose environment says that it works for one of these pods (CNI_CONTAINERID), and
- * waits until they are gone: what an earlier life of this program started must not go on beside what is started now. */
-void cni_kill_stray(const char *const *container_ids, size_t count);
+/* One chain a pod at a time, also across lives of serve: waits until the worker of an earlier one has ended. The lock is the
+ * descriptor, which is not inherited by plugins, and goes with the process. -1: DEADLINE_EXCEEDED. */
+int cni_lock(const char *container_id, int64_t timeout_ms, struct status *err);
+/* What a worker that was killed itself has left: processes, of whichever parent, whose environment says that they work for this pod
+ * (CNI_CONTAINERID) get so much time to end, then they are killed. */
+void cni_end_strays(const char *container_id, int64_t grace_ms);
 
 #endif

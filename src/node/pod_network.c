@@ -10,6 +10,8 @@
 /* Between attempts to remove a network: the first pause and the longest. */
 #define POD_NETWORK_RETRY_MS 1000
 #define POD_NETWORK_RETRY_MAX_MS 60000
+/* What a plugin's worker left when it was killed has this long to end by itself. */
+#define POD_NETWORK_STRAY_MS 2000
 
 enum pod_network_op { POD_NETWORK_REST, POD_NETWORK_MAKE, POD_NETWORK_ADD, POD_NETWORK_CHECK, POD_NETWORK_REMOVE };
 
@@ -19,8 +21,10 @@ struct pod_network {
     struct cni_turn turn;
     struct worker worker;
     bool wanted;    /* it is to be made */
+    bool resumed;   /* of an earlier life, and what is left of it was looked at */
     bool made;      /* the namespace is there */
     bool tried;     /* ADD was begun, as far as is known: so DEL is due */
+    bool strays;    /* an earlier life's plugins may still be there */
     bool failed;    /* and will not be tried again */
     bool check;     /* is due */
     bool unwanted;  /* it is to be removed */
@@ -107,8 +111,13 @@ static bool pod_network_work(void *arg, struct buf *output, struct status *err)
     cleanup_buf struct buf result = BUF_INIT;
     struct pod_network_call call;
 
+    cleanup_close int lock = cni_lock(net->sandbox->record->id, exec->timeout_ms, err);
+    if (lock < 0)
+        return false;
     if (net->op == POD_NETWORK_MAKE)
         return pod_network_make(net->sandbox, err);
+    if (net->strays && net->op != POD_NETWORK_CHECK)
+        cni_end_strays(net->sandbox->record->id, POD_NETWORK_STRAY_MS);
     if (!pod_network_read(&arena, net->sandbox, &call, err))
         return false;
     switch (net->op) {
@@ -234,8 +243,9 @@ static void pod_network_run(void *arg)
     struct pod_network *net = arg;
     struct status err = STATUS_INIT;
 
-    if (worker_start(net->sandbox->node->loop, &net->worker, pod_network_work, net, pod_network_on_done, net, &err)) {
+    if (worker_start_lasting(net->sandbox->node->loop, &net->worker, pod_network_work, net, pod_network_on_done, net, &err)) {
         net->tried = net->tried || net->op == POD_NETWORK_ADD;
+        net->strays = net->strays && net->op == POD_NETWORK_CHECK;
         return;
     }
     /* No process to be had: another try later, whatever it was to be. */
@@ -312,8 +322,10 @@ void pod_network_resume(struct sandbox *sandbox)
 
     if (net == NULL)
         return;
-    if (sandbox->restored && !net->wanted) {
-        net->tried = net->wanted = true;
+    if (sandbox->restored && !net->resumed) {
+        net->resumed = net->tried = net->strays = true;
+        /* Else the site is asked first whether there is a job: most often there is none, and ADD would be for nothing. */
+        net->wanted = net->wanted || sandbox->record->submitted;
         net->made = netns_present(sandbox->record->network->netns);
         net->check = sandbox->record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__READY;
         if (sandbox->record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
@@ -335,7 +347,8 @@ void pod_network_free(struct sandbox *sandbox)
 
     if (net == NULL)
         return;
-    worker_cancel(&net->worker);
+    /* What is begun is ended, also without us. */
+    worker_leave(&net->worker);
     cni_turn_end(sandbox->node->cni, &net->turn);
     timer_stop(&net->retry);
     free(net->fault);
@@ -345,3 +358,4 @@ void pod_network_free(struct sandbox *sandbox)
 
 #undef POD_NETWORK_RETRY_MS
 #undef POD_NETWORK_RETRY_MAX_MS
+#undef POD_NETWORK_STRAY_MS

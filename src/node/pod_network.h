@@ -12,8 +12,8 @@
  *      |
  *   DEL and the namespace removed, when nothing of the pod runs any more; tried again until it succeeds, for ever
  *
- * All of it runs in workers. A kill of serve at any moment leaves a record with a network in it; the next start ends what still
- * runs for it, then goes on: a pod that was ready stays, one whose ADD was not finished gets DEL and ADD again, one that was
+ * All of it runs in workers, which end what they have begun when serve dies. A kill of serve at any moment leaves a record with a
+ * network in it; the next start waits for such a worker, pod by pod, then goes on: a pod that was ready stays, one whose ADD was not finished gets DEL and ADD again, one that was
  * stopped gets DEL. Callbacks: sandbox_on_network_*(), from the loop. Sandboxes without a network of their own have none of this:
  * every function takes them without harm.
  */
@@ -30,7 +30,8 @@ struct sandbox;
  * what it cannot have here, by the field's name; else why it cannot have a network at the moment. */
 bool pod_network_plan(struct node *node, const struct handler *handler, Interlink__State__V1__Sandbox *record, struct status *err);
 
-/* Once the record is durable. True when the job has to wait for sandbox_on_network_made(). */
+/* Once the record is durable; of an earlier life's pod, once there surely is a job. True when the job has to wait for
+ * sandbox_on_network_made(). */
 bool pod_network_start(struct sandbox *sandbox);
 /* Of an earlier life's pod: goes on as its record says. */
 void pod_network_resume(struct sandbox *sandbox);

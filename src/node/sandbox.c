@@ -272,6 +272,7 @@ static void sandbox_on_submitted(void *arg, const char *jid)
     struct sandbox *sandbox = arg;
 
     sandbox->record->submitted = true;
+    pod_network_start(sandbox);
     pb_set(&sandbox->record->job_id, jid);
     sandbox_say(sandbox, *jid != '\0' ? xasprintf("job %s has been submitted and waits for its turn", jid)
                                       : xstrdup("its job has been submitted and waits for its turn"));

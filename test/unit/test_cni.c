@@ -453,7 +453,6 @@ static void test_time_out(void **state)
 
 static void test_strays(void **state)
 {
-    static const char *const ids[] = { "other", "stray-of-test-cni" };
     int wait_status;
 
     (void)state;
@@ -466,10 +465,35 @@ static void test_strays(void **state)
     }
     /* It shows our environment until its exec; then it is found. */
     for (int i = 0; i < 500 && waitpid(pid, &wait_status, WNOHANG) == 0; i++) {
-        cni_kill_stray(ids, COUNT_OF(ids));
+        cni_end_strays("other", 0);
+        cni_end_strays("stray-of-test-cni", 0);
         usleep(10000);
     }
     assert_true(WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL);
+}
+
+static void test_lock(void **state)
+{
+    struct status err = STATUS_INIT;
+    int wait_status, fd = cni_lock("lock-of-test-cni", 0, &err);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(cni_lock("lock-of-test-cni", 20, &err), -1);
+    assert_int_equal(err.code, STATUS_DEADLINE_EXCEEDED);
+    int other = cni_lock("lock-of-test-cni-too", 0, &err);
+    assert_true(other >= 0);
+    close(other);
+    /* It is waited for. */
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(fd);
+        _exit(cni_lock("lock-of-test-cni", 20000, &err) >= 0 ? 0 : 1);
+    }
+    usleep(50000);
+    close(fd);
+    assert_int_equal(waitpid(pid, &wait_status, 0), pid);
+    assert_int_equal(wait_status, 0);
 }
 
 int main(void)
@@ -488,6 +512,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_missing_program, set_up),
         cmocka_unit_test_setup(test_time_out, set_up),
         cmocka_unit_test(test_strays),
+        cmocka_unit_test(test_lock),
     };
 
     log_setup(LOG_ERROR, "test");

@@ -208,6 +208,51 @@ static void workers_hand_back_what_they_made(void **state)
     buf_free(&worker_output);
 }
 
+/* After its parent is gone it writes a file; none of our descriptors is with it. */
+static bool work_lasts(void *arg, struct buf *output, struct status *err)
+{
+    cleanup_free char *path = xasprintf("%s/lasted", dir);
+
+    (void)output;
+    usleep(100000);
+    bool alone = getppid() != *(pid_t *)arg && getsid(0) == getpid() && fcntl(999, F_GETFD) < 0;
+    return file_replace(path, alone ? "alone" : "not alone", alone ? 5 : 9, 0600, err);
+}
+
+static void lasting_workers_outlive_us(void **state)
+{
+    cleanup_free char *path = xasprintf("%s/lasted", dir);
+    cleanup_buf struct buf text = BUF_INIT;
+    struct worker worker = { 0 };
+    struct status err = STATUS_INIT;
+    int n = 1000;
+    (void)state;
+
+    worker_done = false;
+    assert_true(worker_start_lasting(loop, &worker, work_large, &n, on_worker_done, NULL, &err));
+    turn_until(&worker_done);
+    assert_int_equal(worker_output.n, n);
+    buf_free(&worker_output);
+    pid_t pid = fork();
+    if (pid == 0) {
+        pid_t parent = getpid();
+        dup2(1, 999);
+        struct loop *own = loop_new(&err);
+        if (!child_reaper_start(own, NULL, NULL, &err) ||
+            !worker_start_lasting(own, &worker, work_lasts, &parent, on_worker_done, NULL, &err))
+            _exit(1);
+        worker_leave(&worker);
+        _exit(worker_running(&worker) ? 1 : 0);
+    }
+    int wait_status;
+    assert_int_equal(waitpid(pid, &wait_status, 0), pid);
+    assert_int_equal(wait_status, 0);
+    for (int i = 0; i < 1000 && access(path, F_OK) != 0; i++)
+        usleep(10000);
+    assert_true(file_read(path, 100, &text, &err));
+    assert_string_equal(buf_cstr(&text), "alone");
+}
+
 /* ---- files ---- */
 
 static void files_are_written_whole_and_read_bounded(void **state)
@@ -398,6 +443,7 @@ int main(void)
         cmocka_unit_test(a_child_holds_only_its_descriptors),
         cmocka_unit_test(a_missing_program_is_an_error_at_once),
         cmocka_unit_test(workers_hand_back_what_they_made),
+        cmocka_unit_test(lasting_workers_outlive_us),
         cmocka_unit_test(files_are_written_whole_and_read_bounded),
         cmocka_unit_test(trees_go_without_following_links),
         cmocka_unit_test(addresses_are_parsed),

@@ -99,6 +99,18 @@ class NetServe(Serve):
         path = self.root / "calls"
         return path.read_text().split() if path.exists() else []
 
+    def kill_everything(self):
+        """serve, its workers and the plugins, as a service manager may do it; not the agents."""
+        own = self.processes()
+        self.kill()
+        for pid in own:
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as line, open(f"/proc/{pid}/environ", "rb") as env:
+                    if line.read().split(b"\0")[1] == b"serve" or b"CNI_COMMAND=" in env.read():
+                        os.kill(pid, 9)
+            except OSError:
+                continue
+
     def forget_calls(self):
         (self.root / "calls").unlink(missing_ok=True)
 
