@@ -346,6 +346,17 @@
 #define FILES_DEPTH_MAX 64
 /* kubernetes.io~TYPE/NAME: both are at most 63 bytes; of a sub path also the container's name and a number. As one file's name. */
 #define FILES_VOLUME_NAME_MAX 250
+/* Those of one container, in the node's memory while they are sent. */
+#define VOLUMES_BYTES_MAX (64u << 20)
+/* Reading them at a time: each is a process of ours. A ConfigMap of many pods changes for all of them at once. */
+#define VOLUMES_READERS_MAX 4
+/* From the first sign of a change: kubelet writes, turns a link and tidies up within some ms. Where the kernel gives no signs
+ * (inotify's limits), links are looked at this often: kubelet's sync period and 5 s is the promise. And after a failure. */
+#define VOLUMES_SETTLE_MS 100
+#define VOLUMES_POLL_MS 2000
+#define VOLUMES_RETRY_MS 2000
+/* Sending takes as long as the link is slow; an agent that has stopped must not hold the pod's other volumes up for ever. */
+#define VOLUMES_SEND_TIMEOUT_MS 120000
 /* All of a pod's, in memory: some dozen of usual size. */
 #define FILES_MEMORY_MAX (256u << 20)
 /* Volumes that were brought to one pod: some for each of its containers. */

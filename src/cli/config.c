@@ -19,6 +19,7 @@ const struct config_key config_keys[] = {
     { "LogLevel", CONFIG_LEVEL, CONFIG_AT(log_level), "error, warn, info or debug", NULL },
     { "Handlers", CONFIG_HANDLERS, 0, "where pods run, by RuntimeClass handler", NULL },
     { "DefaultHandler", CONFIG_TEXT, CONFIG_AT(node.default_handler), "handler of pods without a RuntimeClass", NULL },
+    { "SharedPaths", CONFIG_PATHS, CONFIG_AT(shared_paths), "paths that are the same on the machines where pods run", NULL },
     { "QueueHold", CONFIG_DURATION, CONFIG_AT(node.queue_hold_ms), "how long RunPodSandbox waits for a queued job", NULL },
     { "QueueLease", CONFIG_DURATION, CONFIG_AT(node.queue_lease_ms),
       "a queued job that kubelet asks for no more is cancelled after this", NULL },
@@ -87,6 +88,7 @@ const struct config_key config_handler_keys[] = {
     { "CAFile", CONFIG_PATH, CONFIG_AT_HANDLER(ca_file), "who signs the API server (PEM)", NULL },
     { "CertFile", CONFIG_PATH, CONFIG_AT_HANDLER(client_cert_file), "client certificate (PEM)", NULL },
     { "KeyFile", CONFIG_PATH, CONFIG_AT_HANDLER(client_key_file), "its key (PEM)", NULL },
+    { "SharedPaths", CONFIG_PATHS, CONFIG_AT_HANDLER(shared_paths), "instead of those for all handlers", NULL },
 };
 const size_t config_handler_key_count = COUNT_OF(config_handler_keys);
 
@@ -113,7 +115,6 @@ static const struct {
     { "Sidecarport", "it belongs to the configuration of the interLink API server" },
     { "CRI.RequestTimeout", "kubelet sets its own deadlines (runtimeRequestTimeout): leave it out" },
     { "JobPer", "not offered yet: every pod is one job" },
-    { "SharedPaths", "not offered yet" },
 };
 
 /* Upstream's documents write some keys in two ways. */
@@ -323,7 +324,7 @@ static bool config_put_handlers(struct config *c, const struct json *j, struct s
         return false;
     struct node_handler_options *handlers = ARENA_ARRAY(&c->arena, struct node_handler_options, j->count + 1u);
     for (JSON_EACH(item, j)) {
-        handlers[n] = (struct node_handler_options){ "", "", "", "", "", "", "" };
+        handlers[n] = (struct node_handler_options){ "", "", "", "", "", "", "", NULL };
         if (!config_put_object(c, item, "", config_handler_keys, config_handler_key_count, &handlers[n], err) ||
             !config_check_handler(item, &handlers[n], err))
             return false;

@@ -21,6 +21,7 @@ struct config {
     struct registry_options registries; /* node.registries */
     enum log_level log_level;
     const char *streaming_port, *defaults_cpu;
+    const char *const *shared_paths; /* of handlers that have none of their own */
     bool has_log_level; /* set by LogLevel rather than by upstream's switches */
     /* Upstream's flat keys, which make one handler. */
     struct {

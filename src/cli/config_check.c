@@ -158,6 +158,8 @@ bool config_check_handler(const struct json *j, struct node_handler_options *han
         return json_fail(target, err, "\"%.128s\": %s", handler->url, fault);
     if (strcmp(handler->url, "local") == 0)
         handler->url = "";
+    if (*handler->url == '\0' && handler->shared_paths != NULL)
+        return json_fail(json_member(j, "SharedPaths"), err, "handler %s runs its pods on this machine, which has all paths", handler->name);
     for (size_t i = 0; i < COUNT_OF(engines); i++)
         known = known || strcmp(handler->engine, engines[i]) == 0;
     if (!known)
@@ -227,7 +229,7 @@ static bool config_make_handlers(struct config *c, struct status *err)
 
     if (n > 0)
         memcpy(handlers, c->node.handlers, n * sizeof *handlers);
-    *one = (struct node_handler_options){ "local", "", "", "", "", "", "" };
+    *one = (struct node_handler_options){ "local", "", "", "", "", "", "", NULL };
     if (*c->upstream.address != '\0') {
         if (!config_is_label(c->upstream.handler))
             return status_set(err, STATUS_INVALID_ARGUMENT,
@@ -247,6 +249,9 @@ static bool config_make_handlers(struct config *c, struct status *err)
     }
     c->node.handlers = handlers;
     c->node.handler_count = n + (*c->upstream.address != '\0' || n == 0);
+    for (size_t i = 0; i < c->node.handler_count; i++)
+        if (*handlers[i].url != '\0' && handlers[i].shared_paths == NULL)
+            handlers[i].shared_paths = c->shared_paths;
     return true;
 }
 

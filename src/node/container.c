@@ -10,6 +10,7 @@
 #include "node/logfile.h"
 #include "node/counters.h"
 #include "node/sandbox.h"
+#include "node/volumes.h"
 #include "node/waiter.h"
 #include "rpc/pb.h"
 
@@ -107,6 +108,7 @@ void container_free(struct container *container)
     container_forget_exit(container);
     container_close_log(container);
     list_remove(&container->link);
+    volumes_follow(container->sandbox);
     strmap_remove(&container->node->containers, container->record->id);
     lists_remove_container(container);
     image_store_release(container->node->images, container->record->id);
@@ -261,6 +263,7 @@ void container_apply_exit(struct container *container)
     container->exit = NULL;
     timer_stop(&container->exit_timer);
     timer_stop(&container->kill_timer);
+    volumes_put_back(container, state);
     if (record->started_at == 0)
         record->started_at = state->started_at;
     record->finished_at = state->finished_at != 0 ? state->finished_at : clock_real_ns();
@@ -270,6 +273,7 @@ void container_apply_exit(struct container *container)
     protobuf_c_message_free_unpacked(&state->base, NULL);
     if (container_move(container, INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED))
         container_put(container, container_on_exit_recorded, container);
+    volumes_follow(container->sandbox);
     waiters_reply(&container->waiters, WAIT_STOPPED, "", 0);
 }
 

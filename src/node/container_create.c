@@ -10,6 +10,7 @@
 #include "node/blob_push.h"
 #include "node/link.h"
 #include "node/sandbox.h"
+#include "node/volumes.h"
 #include "node/waiter.h"
 #include "rpc/pb.h"
 
@@ -19,7 +20,7 @@ struct container_creation {
     char id[ID_LENGTH + 1];
     struct rpc_call *call; /* NULL: its client has gone */
     unsigned pending;      /* parts not yet done: record, agent */
-    Interlink__Agent__V1__CreateContainerRequest *request; /* owned: waits while images are being sent; NULL: sent */
+    Interlink__Agent__V1__CreateContainerRequest *request; /* owned: waits while files and images are being sent; NULL: sent */
     size_t pushed;         /* images sent: the container's own, then its volumes */
     struct status err;     /* of the first part that failed */
 };
@@ -58,6 +59,7 @@ static void creation_part_done(struct container_creation *creation, const struct
     if (creation->err.code == STATUS_OK && creation->call != NULL) {
         container->creating = false;
         container_changed(container);
+        volumes_follow(container->sandbox);
         announce_container(container, announced_container_phase((int)container->record->phase));
         response.container_id = container->record->id;
         rpc_reply(creation->call, &response.base);
@@ -87,6 +89,12 @@ static void creation_on_agent(void *arg, const struct status *status, const Prot
     creation_part_done(arg, status);
 }
 
+static bool creation_agent_is_there(const struct container *container, struct status *err)
+{
+    return (container != NULL && container->sandbox->link != NULL && link_ready(container->sandbox->link)) ||
+           status_set(err, STATUS_UNAVAILABLE, "the agent went away while it was being sent what the container needs");
+}
+
 /* The agent has an image: now the next one, or the container. */
 static void creation_on_pushed(void *arg, const struct status *err)
 {
@@ -95,10 +103,8 @@ static void creation_on_pushed(void *arg, const struct status *err)
     Interlink__Agent__V1__CreateContainerRequest *request = creation->request;
     struct status gone = STATUS_INIT;
 
-    if (err == NULL && (container == NULL || container->sandbox->link == NULL)) {
-        status_set(&gone, STATUS_UNAVAILABLE, "the agent went away while the image was being sent to it");
+    if (err == NULL && !creation_agent_is_there(container, &gone))
         err = &gone;
-    }
     if (err == NULL && creation->pushed < request->n_image_volumes) {
         blob_push_start(creation->node, link_conn(container->sandbox->link),
                         request->image_volumes[creation->pushed++]->image, creation_on_pushed, creation);
@@ -111,6 +117,27 @@ static void creation_on_pushed(void *arg, const struct status *err)
     else
         creation_part_done(creation, err);
     protobuf_c_message_free_unpacked(&request->base, NULL);
+}
+
+/* It has the files of volumes: now the images. */
+static void creation_on_volumes(void *arg, const struct status *err, const Interlink__Agent__V1__CreateContainerRequest *sources)
+{
+    struct container_creation *creation = arg;
+    struct container *container = strmap_get(&creation->node->containers, creation->id);
+    Interlink__Agent__V1__CreateContainerRequest *request = creation->request;
+    struct status gone = STATUS_INIT;
+
+    if (err == NULL && creation_agent_is_there(container, &gone)) {
+        request->sources = xcalloc(sources->n_sources + 1, sizeof(Interlink__Agent__V1__MountSource *));
+        for (size_t i = 0; i < sources->n_sources; i++)
+            request->sources[request->n_sources++] = (void *)pb_copy(&sources->sources[i]->base);
+        if (!creation->node->options->agents_share_images) {
+            blob_push_start(creation->node, link_conn(container->sandbox->link), request->image, creation_on_pushed, creation);
+            return;
+        }
+        creation->pushed = request->n_image_volumes;
+    }
+    creation_on_pushed(creation, err);
 }
 
 static void creation_on_cancel(void *arg)
@@ -292,12 +319,12 @@ static void creation_begin(struct sandbox *sandbox, struct link *link, struct rp
     request.config = container->record->config;
     request.image = &agent_image;
     creation_read_profile(sandbox, config, &profile, &request);
-    if (sandbox->handler->local || sandbox->node->options->agents_share_images) {
+    if (sandbox->handler->local) {
         rpc_unary(link_conn(link), "/interlink.agent.v1.Agent/CreateContainer", &request.base,
                   &interlink__agent__v1__create_container_response__descriptor, 0, creation_on_agent, creation);
     } else {
         creation->request = (void *)pb_copy(&request.base);
-        blob_push_start(sandbox->node, link_conn(link), &agent_image, creation_on_pushed, creation);
+        volumes_bring(sandbox, config, creation_on_volumes, creation);
     }
     state_put(sandbox->node->state, STATE_CONTAINER, creation->id, &container->record->base, creation_on_recorded,
               creation);

@@ -23,6 +23,7 @@
 #include "node/runtime_config.h"
 #include "node/sandbox.h"
 #include "node/streaming.h"
+#include "node/volumes.h"
 #include "plugin/plugin.h"
 #include "rpc/health.h"
 #include "rpc/reflection.h"
@@ -358,6 +359,7 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
 
     node->loop = loop;
     node->events = events_new(loop);
+    node->volumes = volumes_new(node);
     node->counters = counters_new(node);
     node->options = options;
     if (*options->kubeconfig != '\0')
@@ -440,6 +442,7 @@ void node_stop(struct node *node)
     image_store_free(node->images);
     state_close(node->state);
     events_free(node->events);
+    volumes_free(node->volumes);
     counters_free(node->counters);
     tls_identity_free(node->identity);
     rpc_health_free(node->health);

@@ -4,6 +4,7 @@
  *
  *   node.[ch]               the context of the process: its objects, looking them up, start and end
  *   state.[ch]              what must survive a crash
+ *   volumes.[ch]            files of this machine that its pods elsewhere need
  *   sandbox.[ch]            a pod: submitted as one interLink job, ready when its agent has called in
  *   container.[ch]          a container of a ready pod, driven through the agent
  *   job_size.[ch]           how large that job is
@@ -52,6 +53,7 @@ struct plugin;
 struct relay;
 struct streaming;
 struct tls_identity;
+struct volumes;
 
 /* ---- configuration, made by the command line's side (cli/serve.c); borrowed for the life of the node ---- */
 struct node_handler_options {
@@ -59,6 +61,7 @@ struct node_handler_options {
     const char *url;    /* interLink API; "": the embedded plugin on this machine */
     const char *engine; /* "", "auto", "crun", "host" */
     const char *bearer_token_file, *ca_file, *client_cert_file, *client_key_file; /* "" when none */
+    const char *const *shared_paths; /* what means the same where its pods run; NULL-terminated, or NULL for nothing */
 };
 struct node_streaming_options {
     bool enabled;
@@ -127,6 +130,7 @@ struct node {
     struct kube *kube;               /* NULL without a kubeconfig */
     struct operator *operator;       /* NULL: not asked for */
     struct events *events;           /* what happened, to who subscribed */
+    struct volumes *volumes;         /* what is copied to where pods run */
     struct cni *cni;                 /* networks of pods on this machine */
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;

@@ -8,6 +8,7 @@
 #include "node/sandbox_job.h"
 #include "node/sandbox_size.h"
 #include "node/stats.h"
+#include "node/volumes.h"
 #include "node/waiter.h"
 #include "rpc/pb.h"
 
@@ -85,6 +86,7 @@ void sandbox_free(struct sandbox *sandbox)
     strmap_remove(&sandbox->node->sandboxes, sandbox->record->id);
     lists_remove_sandbox(sandbox);
     timer_stop(&sandbox->stop_timer);
+    pod_volumes_free(sandbox->volumes);
     link_free(sandbox->link);
     stats_free(sandbox->stats);
     pod_network_free(sandbox);
@@ -445,6 +447,7 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
     sandbox_reconcile(sandbox, hello);
     for (LIST_EACH(struct container, c, &sandbox->containers, link))
         container_follow_log(c);
+    volumes_on_agent(sandbox, hello);
     if (sandbox_listed(sandbox) || sandbox->stopping)
         return;
     if (!pod_network_held(sandbox))

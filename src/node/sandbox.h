@@ -47,6 +47,7 @@ struct sandbox {
     int64_t lease_used_ms;                 /* polling time since the last call, while queued */
     struct timer stop_timer;
     struct stats *stats;                   /* owned; NULL until somebody asks (stats.h) */
+    struct pod_volumes *volumes;           /* owned; NULL until they are needed (volumes.h) */
 };
 
 /* RunPodSandbox: joins or starts. The call is answered when READY, or at the end of the hold. */

@@ -300,6 +300,14 @@ bool rpc_request_send(struct rpc_request *request, const ProtobufCMessage *messa
     return !h2_body_is_full(&request->s.h2);
 }
 
+bool rpc_request_send_packed(struct rpc_request *request, const void *p, size_t n)
+{
+    if (!rpc_request_open(request))
+        return false;
+    rpc_stream_send_packed(&request->s, p, n);
+    return !h2_body_is_full(&request->s.h2);
+}
+
 void rpc_request_half_close(struct rpc_request *request)
 {
     if (!rpc_request_open(request))

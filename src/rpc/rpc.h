@@ -147,6 +147,7 @@ struct rpc_request_options {
 /* Never fails at once: an error comes through on_finish, from the loop. */
 struct rpc_request *rpc_request_start(struct rpc_conn *conn, const struct rpc_request_options *options);
 bool rpc_request_send(struct rpc_request *request, const ProtobufCMessage *message); /* as rpc_send */
+bool rpc_request_send_packed(struct rpc_request *request, const void *p, size_t n);  /* as rpc_send_packed */
 void rpc_request_half_close(struct rpc_request *request);
 /* Metadata of the answer so far (headers and trailers), as rpc_call_metadata; valid until on_finish returns. */
 struct str rpc_request_metadata(struct rpc_request *request, const char *key);

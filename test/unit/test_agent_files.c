@@ -190,8 +190,9 @@ static void test_bad_puts(void **state)
     /* All places taken. */
     struct put many[AGENT_INTAKES_MAX];
     for (size_t i = 0; i < AGENT_INTAKES_MAX; i++) {
+        cleanup_free char *name = xasprintf("v%zu", i);
         put_begin(&many[i]);
-        put_send(&many[i], "v", "1", "text");
+        put_send(&many[i], name, "1", "text");
     }
     put_begin(&p);
     kit_turn_until(&p.finished);
