@@ -6,7 +6,7 @@
 #include "base/base.h"
 
 /* Opens `path`, relative to dir_fd ("" and ".": the folder itself), without following any symbolic link, not even in the last
- * place: that is ELOOP, but for O_PATH | O_NOFOLLOW, which opens the link. ".." is EXDEV. Close-on-exec. -1 with errno. */
+ * place: that is ELOOP, but for O_PATH | O_NOFOLLOW, which opens the link. A ".." that leads out is EXDEV. Close-on-exec. -1 with errno. */
 int beneath_open(int dir_fd, const char *path, int flags, mode_t mode);
 /* The same, but links are followed as long as they stay inside. Before Linux 5.6 none is. */
 int beneath_open_links(int dir_fd, const char *path, int flags);

@@ -79,6 +79,8 @@ static bool mount_entry_parse(char *line, struct arena *arena, struct mount_entr
         return false;
     mount_unescape(words[3]);
     mount_unescape(words[4]);
+    if (words[4][0] != '/')
+        return false;
     if (ends[1] != NULL)
         mount_unescape(ends[1]);
     out->root = arena_strdup(arena, words[3]);
@@ -126,7 +128,7 @@ const struct mount_entry *mount_table_find(const struct mount_table *t, const ch
     const struct mount_entry *found = NULL;
     size_t best = 0;
 
-    for (size_t i = 0; i < t->count; i++) {
+    for (size_t i = 0; i < t->count && *path == '/'; i++) {
         const struct mount_entry *e = &t->entries[i];
         size_t n = strlen(e->point);
         if ((n == 1 || (strncmp(path, e->point, n) == 0 && (path[n] == '/' || path[n] == '\0'))) && n >= best) {

@@ -56,8 +56,8 @@ static void test_everything(void **state)
     (void)state;
 
     good("Socket: unix:///tmp/x.sock\nStateDir: /tmp/state\nLogLevel: warn\nQueueHold: 1m30s\nQueueLease: 5\n"
-         "DefaultHandler: b\n"
-         "Handlers:\n- {Name: a, Target: local, Engine: host}\n- {Name: b, Target: 'https://h:1/x', CAFile: /ca, CertFile: /c, KeyFile: /k,"
+         "DefaultHandler: b\nSharedPaths: [/home, /shared/]\n"
+         "Handlers:\n- {Name: c, Target: 'https://h:2', SharedPaths: []}\n- {Name: a, Target: local, Engine: host}\n- {Name: b, Target: 'https://h:1/x', CAFile: /ca, CertFile: /c, KeyFile: /k,"
          " BearerTokenFile: /t}\n"
          "Kubeconfig: /etc/kubernetes/kubelet.conf\nNode: {Name: n1, Capacity: false}\n"
          "Defaults: {CPU: 500m, Memory: 2Gi, Walltime: 1h}\n"
@@ -70,7 +70,11 @@ static void test_everything(void **state)
     assert_int_equal(c.log_level, LOG_WARN);
     assert_int_equal(c.node.queue_hold_ms, 90000);
     assert_int_equal(c.node.queue_lease_ms, 5000);
-    assert_int_equal(c.node.handler_count, 2);
+    assert_int_equal(c.node.handler_count, 3);
+    assert_null(c.node.handlers[0].shared_paths[0]);
+    c.node.handlers++;
+    assert_null(c.node.handlers[0].shared_paths);
+    assert_string_equal(c.node.handlers[1].shared_paths[1], "/shared/");
     assert_string_equal(c.node.handlers[0].engine, "host");
     assert_string_equal(c.node.handlers[1].url, "https://h:1/x");
     assert_string_equal(c.node.handlers[1].client_key_file, "/k");
@@ -168,6 +172,9 @@ static void test_refused(void **state)
             "test.yaml: line 1, column 22: Handlers[0].Target: \"http://u@h\": a host, a port and a path are all it may hold");
     refused("Handlers: [{Name: a, Target: local, Engine: docker}]\n",
             "test.yaml: line 1, column 37: Handlers[0].Engine: wanted auto, crun or host, found \"docker\"");
+    refused("Handlers: [{Name: a, Target: local, SharedPaths: [/a]}]\n",
+            "test.yaml: line 1, column 37: Handlers[0].SharedPaths: handler a runs its pods on this machine, which has all paths");
+    refused("SharedPaths: [a]\n", "test.yaml: line 1, column 15: SharedPaths[0]: wanted an absolute path, found \"a\"");
     refused("Handlers: [{Name: a, Target: local}, {Name: a, Target: local}]\n", "Handlers: two are called a");
     refused("DefaultHandler: b\n", "DefaultHandler b is not among the Handlers");
     refused("InterlinkAddress: http://h:1\nInterlinkport: 2\n", "InterlinkAddress http://h:1 has a port already: leave Interlinkport out");
