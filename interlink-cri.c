@@ -133,6 +133,7 @@
 /* kube: the cluster's API server: a kubeconfig, calls, how much a pod asks for. */
 #include "kube/kubeconfig.c"
 #include "kube/kube.c"
+#include "kube/node_name.c"
 #include "kube/pod_find.c"
 #include "kube/pod_size.c"
 
@@ -218,6 +219,8 @@
 #include "node/logfile.c"
 #include "node/features.c"
 #include "node/link.c"
+#include "node/site_capacity.c"
+#include "node/node_object.c"
 #include "node/job_size.c"
 #include "node/volume_place.c"
 #include "node/volume_origin.c"
@@ -284,5 +287,6 @@
 #include "cli/ctl.c"
 #include "cli/doctor_machine.c"
 #include "cli/doctor_site.c"
+#include "cli/doctor_cluster.c"
 #include "cli/doctor.c"
 #include "cli/main.c"

@@ -246,6 +246,15 @@
 #define KUBE_ANSWER_MAX (8u << 20)
 /* How long RunPodSandbox waits to hear how large the pod is. */
 #define KUBE_POD_WAIT_MS 2000
+/* How often each site is asked what it has: interLink's own virtual kubelet does so every 30 s. */
+#define NODE_OBJECT_PING_MS 30000
+/* A watch of the Node: the API server ends it after so many seconds; a connection that died in silence is noticed then. */
+#define NODE_OBJECT_WATCH_SECONDS 120
+/* Longest pause between attempts at an API server that fails (or a kubeconfig that is not there yet), and before taints that were forbidden are tried again. */
+#define NODE_OBJECT_BACKOFF_MAX_MS 30000
+#define NODE_OBJECT_FORBIDDEN_MS 600000
+/* Taints of one site. */
+#define SITE_TAINTS_MAX 32
 /* Kinds of resources of one pod: cpu, memory, ephemeral-storage, two or three sizes of huge pages, devices. */
 #define POD_SIZE_RESOURCES_MAX 64
 

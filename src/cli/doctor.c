@@ -28,12 +28,14 @@ void doctor_say(struct doctor *d, enum doctor_result result, const char *what, c
 
 static void (*const doctor_checks[])(struct doctor *d) = {
     doctor_check_config, doctor_check_state_dir, doctor_check_space,      doctor_check_logs,    doctor_check_socket,
-    doctor_check_handlers, doctor_check_relay,   doctor_check_network,    doctor_check_kernel,  doctor_check_namespaces,
+    doctor_check_handlers, doctor_check_relay,   doctor_check_network,    doctor_check_cluster,
+    doctor_check_kubelet, doctor_check_hugepages, doctor_check_kernel,  doctor_check_namespaces,
     doctor_check_ids,     doctor_check_overlay, doctor_check_cgroups,  doctor_check_seccomp,    doctor_check_clock,
 };
 
 static const struct option_spec doctor_options[] = {
     { "config", 'c', OPTION_STRING, offsetof(struct doctor, config_path), "FILE", "Configuration of serve (YAML)", NULL },
+    { "kubelet-dir", 0, OPTION_STRING, offsetof(struct doctor, kubelet_dir), "DIR", "kubelet's --root-dir (/var/lib/kubelet)", NULL },
 };
 
 static const struct command doctor_command = {
@@ -54,7 +56,7 @@ static int doctor_run(struct doctor *d)
 int doctor_main(int argc, char **argv)
 {
     cleanup_arena struct arena arena = ARENA_INIT;
-    struct doctor d = { .config_path = "" };
+    struct doctor d = { .config_path = "", .kubelet_dir = "/var/lib/kubelet" };
     struct option_result result;
     struct status err = STATUS_INIT;
     const char *no_colour = getenv("NO_COLOR");

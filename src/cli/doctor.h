@@ -3,6 +3,7 @@
  *
  *   doctor.c           the list of checks, the report
  *   doctor_machine.c   the kernel and the machine: namespaces, overlayfs, cgroups, system call filters, space, clock
+ *   doctor_cluster.c   the cluster: credentials, the Node, kubelet's settings
  *   doctor_site.c      the configuration, the socket, folders, interLink APIs, pods' networks
  *
  * Checks that could disturb this process run in a child of it. */
@@ -16,6 +17,7 @@ enum doctor_result { DOCTOR_OK, DOCTOR_WARN, DOCTOR_FAIL };
 
 struct doctor {
     const char *config_path; /* --config; "" */
+    const char *kubelet_dir; /* --kubelet-dir: kubelet's --root-dir */
     struct config config;
     bool configured;         /* `config` could be read */
     unsigned counts[DOCTOR_FAIL + 1];
@@ -46,6 +48,13 @@ void doctor_check_socket(struct doctor *d);
 void doctor_check_handlers(struct doctor *d);
 void doctor_check_relay(struct doctor *d);
 void doctor_check_network(struct doctor *d);
+
+/* doctor_cluster.c */
+/* What only matters for handlers on other machines. */
+bool doctor_is_remote(const struct doctor *d);
+void doctor_check_cluster(struct doctor *d);
+void doctor_check_kubelet(struct doctor *d);
+void doctor_check_hugepages(struct doctor *d);
 
 /* argv[0] is the verb. 0 when nothing failed, else 1. */
 int doctor_main(int argc, char **argv);

@@ -262,7 +262,7 @@ static void kube_on_failed(void *arg)
     struct kube_call *call = arg;
     struct status err = call->failure;
 
-    kube_call_end(call, &(struct kube_answer){ .err = &err });
+    kube_call_end(call, &(struct kube_answer){ .err = &err, .body = { "", 0 } });
 }
 
 struct kube_call *kube_call_start(struct kube *kube, const struct kube_call_options *o)

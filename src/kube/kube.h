@@ -3,6 +3,7 @@
  *
  *   kubeconfig.[ch]  the file
  *   kube.[ch]        the client: connections, credentials that change, errors in Kubernetes' own words
+ *   node_name.[ch]   what this node is called there
  *   pod_find.[ch]    one pod of this node, in bounded time
  *   pod_size.[ch]    how much a pod asks for, as the scheduler counts
  *

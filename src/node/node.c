@@ -19,6 +19,7 @@
 #include "node/counters.h"
 #include "node/operator.h"
 #include "node/features.h"
+#include "node/node_object.h"
 #include "node/relay.h"
 #include "node/runtime_config.h"
 #include "node/sandbox.h"
@@ -373,6 +374,7 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
     }
     node_watch_leases(node);
     features_ask(node);
+    node_object_start(node);
     cni_start(node->cni);
     return node;
 }
@@ -437,6 +439,7 @@ void node_stop(struct node *node)
         features_free(&node->handlers[i]);
         interlink_target_free(node->handlers[i].target);
     }
+    node_object_free(node->object);
     kube_free(node->kube);
     plugin_stop(node->plugin);
     image_store_free(node->images);

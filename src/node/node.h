@@ -9,6 +9,7 @@
  *   container.[ch]          a container of a ready pod, driven through the agent
  *   job_size.[ch]           how large that job is
  *   link.[ch]               the connection to a pod's agent
+ *   node_object.[ch], site_capacity.[ch]  the Node in the cluster says what the sites behind it have
  *   events.[ch], announce.[ch]  what happened to containers and sandboxes, to who subscribed
  *   lists.[ch]              the lists of both, kept ready
  *   stats.[ch], metrics.c   what pods and containers use, as their agents measure it
@@ -48,6 +49,7 @@ struct counters;
 struct operator;
 struct registry_options;
 struct interlink_target;
+struct node_object;
 struct features_question;
 struct plugin;
 struct relay;
@@ -128,6 +130,7 @@ struct node {
     struct image_store *images;
     struct counters *counters;
     struct kube *kube;               /* NULL without a kubeconfig */
+    struct node_object *object;      /* NULL: the cluster's Node is not our business */
     struct operator *operator;       /* NULL: not asked for */
     struct events *events;           /* what happened, to who subscribed */
     struct volumes *volumes;         /* what is copied to where pods run */

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 
+#include "node/node_object.h"
 #include "rpc/pb.h"
 
 #define RUNTIME_CONFIG_FIELD "runtime_config.network_config.pod_cidr"
@@ -47,6 +48,10 @@ static void runtime_config_on_record(void *arg, ProtobufCMessage *message)
     struct node *node = arg;
     const Interlink__State__V1__Node *record = (const void *)message;
 
+    if (record->n_sites > 0) {
+        node_object_restore(node, (void *)message);
+        return;
+    }
     if (*record->pod_cidr != '\0') { /* else one of the records that health checks write */
         free(node->pod_cidr);
         node->pod_cidr = xstrdup(record->pod_cidr);

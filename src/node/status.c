@@ -6,6 +6,7 @@
 #include "node/cni.h"
 #include "node/link.h"
 #include "node/logfile.h"
+#include "node/node_object.h"
 #include "node/pod_network.h"
 #include "text/json.h"
 #include "text/protojson.h"
@@ -279,6 +280,7 @@ static void status_runtime_info(struct arena *arena, struct node *node, Runtime_
     json_write_member_string(&w, "stateDir", node->options->state_dir);
     json_write_member_string(&w, "defaultHandler", node->options->default_handler);
     json_write_member_string(&w, "podCIDR", node->pod_cidr);
+    node_object_write(node, &w);
     json_write_member_array(&w, "handlers");
     for (size_t i = 0; i < node->options->handler_count; i++) {
         const struct status *health = interlink_target_health(node->handlers[i].target);

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from fake import Fake
+from kube import KubeApi
 
 TOP = pathlib.Path(__file__).resolve().parents[3]
 BINARY = pathlib.Path(os.environ.get("INTERLINK_CRI_BINARY") or TOP / "build" / "san" / "interlink-cri")
@@ -24,13 +25,13 @@ def root():
     shutil.rmtree(folder)
 
 
-def doctor(root, config, user=None):
+def doctor(root, config, user=None, *arguments):
     """(exit status, {what was looked at: (result, what was found)}, everything it printed)"""
     file = root / "config.yaml"
     file.write_text(config)
     as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
     env = {k: v for k, v in os.environ.items() if not k.startswith("INTERLINK_CRI_")}
-    result = subprocess.run([*as_user, str(BINARY), "doctor", "--config", str(file)], env=env, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([*as_user, str(BINARY), "doctor", "--config", str(file), *arguments], env=env, capture_output=True, text=True, timeout=60)
     assert result.stderr == ""
     lines = {}
     for line in result.stdout.splitlines():
@@ -117,3 +118,40 @@ def test_interlink_servers(root):
     assert lines["handler there"] == ("ok", f"http://127.0.0.1:{port} answers"), text
     assert lines["handler gone"][0] == "FAIL"
     assert lines["relay"][0] == "warn" and "set Relay.Listen" in text
+
+
+def test_a_cluster(root):
+    api = KubeApi(root / "kube")
+    api.register_node()
+    conf = api.kubeconfig(cert=api.pki.make("kubelet", "/O=system:nodes/CN=system:node:edge1"))
+    kubelet = root / "kubelet"
+    kubelet.mkdir()
+    more = (f"Socket: {root}/cri.sock\nStateDir: {root}/state\nHandlers: [{{Name: there, Target: 'unix://{root}/none.sock'}}]\n")
+    _, lines, _ = doctor(root, more, None, "--kubelet-dir", str(kubelet))
+    assert lines["cluster"][0] == "warn" and "without Kubeconfig" in lines["cluster"][1]
+    assert lines["kubelet"][0] == "ok" and "huge pages" in lines
+    more += f"Kubeconfig: {conf}\n"
+    _, lines, text = doctor(root, more, None, "--kubelet-dir", str(kubelet))
+    assert lines["cluster"] == ("ok", f"https://127.0.0.1:{api.port} takes us for system:node:edge1")
+    assert lines["node"] == ("ok", "edge1 is in the cluster") and lines["capacity"][0] == "ok", text
+    assert not api.annotations()  # it was only asked what would be
+    api.policy = False
+    (kubelet / "cpu_manager_state").write_text('{"policyName":"static","defaultCpuSet":"","checksum":1}')
+    api.register_node(**{"interlink.eu/capacity-hugepages-2Mi": "1Gi"})
+    _, lines, text = doctor(root, more, None, "--kubelet-dir", str(kubelet))
+    assert lines["capacity"][0] == "warn" and "v1.37.2" in lines["capacity"][1]
+    assert "-> kubectl apply -f deploy/capacity-policy.yaml" in text
+    assert lines["kubelet"][0] == "warn" and "cpuManagerPolicy is static" in lines["kubelet"][1]
+    assert lines["node"][0] == "warn" and "capacity-hugepages-2Mi" in lines["node"][1]
+    (kubelet / "cpu_manager_state").unlink()
+    (kubelet / "config.yaml").write_text("kind: KubeletConfiguration\nmemoryManagerPolicy: Static\n")
+    api.update_node(None)
+    _, lines, text = doctor(root, more, None, "--kubelet-dir", str(kubelet))
+    assert lines["kubelet"][0] == "warn" and "memoryManagerPolicy is Static" in lines["kubelet"][1]
+    assert lines["node"][0] == "warn" and "capacity" not in lines
+    api.stop()
+    status, lines, text = doctor(root, more)
+    assert status == 1 and lines["cluster"][0] == "FAIL" and "Connection refused" in lines["cluster"][1]
+    conf.write_text("current-context: c\n")
+    _, lines, _ = doctor(root, more)
+    assert lines["cluster"][0] == "FAIL" and 'contexts: none is called "c"' in lines["cluster"][1]

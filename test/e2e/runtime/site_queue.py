@@ -10,6 +10,7 @@ class Site:
         self.reason = reason
         self.broken = False
         self.pods = {}
+        self.ping = {"status": "ok", "resources": {"cpu": "4", "memory": "1Gi", "pods": "10"}}
         site = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,7 +33,7 @@ class Site:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
 
     def answer(self, path, body):
@@ -49,7 +50,7 @@ class Site:
         if path == "/delete":
             self.pods.pop(json.loads(body)["metadata"]["uid"], None)
             return 200, "deleted"
-        return 200, {"status": "ok", "resources": {"cpu": "4", "memory": "1Gi", "pods": "10"}}
+        return 200, self.ping
 
     def close(self):
         self.server.shutdown()

@@ -9,7 +9,7 @@ import time
 import grpc
 import pytest
 from cri import pb, pod_config, refused
-from kube_api import KubeApi
+from kube import KubeApi
 from serving import Serve
 from site_queue import Site
 

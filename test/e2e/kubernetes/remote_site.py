@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site behind the node: our plugin in a process of its own, and before it a stand-in for interLink's API server that records what
+it is asked and says of its size what a test wants."""
+import http.client
+import json
+import socket
+import subprocess
+
+from cluster import BINARY, TOP, wait
+
+API = TOP / "test" / "fixtures" / "interlink" / "api_server.py"
+
+
+class Site:
+    def __init__(self, cluster, name):
+        self.cluster = cluster
+        self.name = name
+        self.root = cluster.root / name
+        self.root.mkdir()
+        self.url = f"unix://{self.root}/api.sock"
+        enter = ["nsenter", f"--net=/run/netns/{cluster.netns}"]
+        self.processes = [
+            self.start(*enter, BINARY, "plugin", "--dir", self.root / "jobs", "--listen", f"unix://{self.root}/plugin.sock"),
+            self.start("python3", API, "--listen", self.url, "--plugin", f"unix://{self.root}/plugin.sock")]
+        wait(lambda: all((self.root / f"{s}.sock").exists() for s in ("plugin", "api")), 20, "the site did not come up")
+
+    def start(self, *command):
+        with (self.root / "log").open("ab") as log:
+            return subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                    start_new_session=True)
+
+    def stop(self):
+        for process in self.processes:
+            process.terminate()
+            process.wait(20)
+
+    def steer(self, path, what=""):
+        connection = http.client.HTTPConnection("localhost", timeout=20)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(20)
+        connection.sock.connect(str(self.root / "api.sock"))
+        connection.request("POST", path, json.dumps(what))
+        text = connection.getresponse().read()
+        connection.close()
+        return json.loads(text) if text else None
+
+    def says(self, cpu, memory, pods, gpus=None, taints=None):
+        """What a ping hears from now on; serve asks at its start and every 30 s."""
+        resources = {"cpu": cpu, "memory": memory, "pods": pods}
+        if gpus is not None:
+            resources["accelerators"] = [{"resourceType": "nvidia.com/gpu", "available": gpus}]
+        ping = {"status": "ok", "resources": resources}
+        if taints is not None:
+            ping["taints"] = taints
+        self.steer("/_ping", ping)
+
+    def jobs(self):
+        """The pods that were submitted, in order."""
+        return [json.loads(entry["body"])["pod"] for entry in self.steer("/_log") if entry["path"] == "/create"]
+
+    def job(self, name):
+        """The one job of a pod."""
+        found = [p for p in self.jobs() if p["metadata"]["name"].startswith(name + "-")]
+        assert len(found) == 1, found
+        return found[0]
