@@ -266,6 +266,7 @@ static void node_object_on_broken(void *arg)
 
     kube_call_cancel(o->watch);
     o->watch = NULL;
+    buf_free(&o->line);
     status_set(&err, STATUS_RESOURCE_EXHAUSTED, "the API server sends more than %u bytes on one line of a watch", KUBE_ANSWER_MAX);
     node_object_watch_later(o, &err);
 }

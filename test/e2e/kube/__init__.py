@@ -52,6 +52,7 @@ class KubeApi:
         self.node = None
         self.policy = True
         self.fault = None  # "hang", "garbage", "close", or a status number
+        self.junk = b""      # what the next watch sends first
         self.requests = [] # (user, method, path)
         self.version = 1
         self.changed = threading.Condition()
@@ -210,6 +211,9 @@ class KubeApi:
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
+        junk, self.junk = self.junk, b""
+        if junk:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(junk), junk))
         server, end, seen, there = self.server, time.monotonic() + float(query["timeoutSeconds"][0]), None, False
         while self.server is server and time.monotonic() < end:
             with self.changed:

@@ -137,6 +137,21 @@ def test_a_node_that_is_made_anew_gets_it_again(world):
     world.carries(5, cpu="128", memory="1Ti", pods="1000")
 
 
+def test_a_watch_that_talks_nonsense(world):
+    node = {"metadata": {"name": "edge1", "annotations": 7}, "spec": [], "status": {"capacity": "x"}}
+    junk = (b"\n{\n[]\nnull\n" + b'{"type":"ADDED"}\n{"type":7,"object":{}}\n{"type":"BOOKMARK","object":{}}\n'
+            + b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}\n'
+            + json.dumps({"type": "MODIFIED", "object": node}).encode() + b"\n" + b"\0" * 100 + b"\n")
+    for first in (junk, b'{"type":"ADDED","object":{"x":"' + b"y" * (9 << 20)):
+        world.api.junk = first
+        world.restart()
+        world.until(lambda: not world.api.junk)
+        world.api.node["metadata"]["annotations"]["interlink.eu/capacity-cpu"] = "1"
+        world.api.update_node(world.api.node)
+        world.carries(cpu="128", memory="1Ti", pods="1000")
+    assert "on one line of a watch" in world.serve.tail()
+
+
 def test_a_site_that_is_away_keeps_its_last_values(world):
     world.carries(cpu="128", memory="1Ti", pods="1000")
     world.sites[1].broken = True
