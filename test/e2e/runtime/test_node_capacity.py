@@ -2,6 +2,7 @@
 """The Node object in the cluster says what the sites behind the node have: annotations, taints, a Node that comes and goes."""
 import json
 import os
+import shutil
 import tempfile
 import time
 
@@ -30,9 +31,8 @@ class World:
         os.chmod(root, 0o755)
         self.api = KubeApi(root + "/kube")
         self.sites = [Site(), Site()]
-        for site in self.sites:
-            site.ping = told()
-        self.conf = self.api.kubeconfig(cert=self.api.pki.make("kubelet", "/O=system:nodes/CN=system:node:edge1"))
+        self.certificate = self.api.pki.make("kubelet", "/O=system:nodes/CN=system:node:edge1")
+        self.conf = self.api.kubeconfig(cert=self.certificate)
         self.serve = Serve(root, config=f"""
 Kubeconfig: {self.conf}
 QueueHold: 100ms
@@ -45,6 +45,19 @@ Handlers:
     Target: local
 DefaultHandler: local
 """)
+        self.text = self.serve.config.read_text()
+
+    def begin(self):
+        """A new serve on a new Node."""
+        self.serve.config.write_text(self.text)
+        shutil.rmtree(self.serve.root / "state", ignore_errors=True)
+        self.api.kubeconfig(cert=self.certificate)
+        self.api.policy = True
+        self.api.register_node(theirs="x")
+        for site in self.sites:
+            site.ping, site.broken = told(), False
+        self.serve.log.write_text("")
+        self.serve.start()
 
     def restart(self):
         """Sites are asked at the start, else every 30 s."""
@@ -73,16 +86,22 @@ DefaultHandler: local
             time.sleep(0.05)
 
 
-@pytest.fixture
-def world():
+@pytest.fixture(scope="module")
+def made():
     w = World()
-    w.api.register_node(theirs="x")
-    w.serve.start()
     yield w
+    w.serve.start()
     w.serve.finish()
     for site in w.sites:
         site.close()
     w.api.close()
+
+
+@pytest.fixture
+def world(made):
+    made.begin()
+    yield made
+    made.serve.kill()
 
 
 def test_the_node_carries_the_sum_of_its_sites(world):
@@ -194,6 +213,7 @@ def test_a_cluster_without_the_policy_is_said_so(world):
 def test_taints_need_other_credentials_than_kubelets(world):
     world.sites[0].ping = told(taints=[("site.example/busy", "yes", "NoSchedule"), ("odd", "", "Sometimes")])
     world.api.node["spec"]["taints"] = [{"key": "theirs", "effect": "NoExecute"}]
+    world.api.update_node(world.api.node)
     world.restart()
     world.until(lambda: "not allowed to modify taints" in world.serve.tail())
     assert 'taint "odd": no such effect' in world.serve.tail()
