@@ -57,7 +57,7 @@ def options():
     parser.add_argument("--only", help="these measures, with commas between: " + ",".join(MEASURES))
     parser.add_argument("--rounds", type=int, default=3, help="times that each measure is taken (%(default)s)")
     parser.add_argument("--scale", type=float, default=1, help="part of the usual number of calls: 0.1 for a quick look")
-    parser.add_argument("--seconds", type=float, default=600, help="when to begin no more measures (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=900, help="when to begin no more measures (%(default)s)")
     parser.add_argument("--peer-most", type=int, default=1000, help="containers that are made in others than ours (%(default)s)")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     for name in ("--name", "--socket", "--pid", "--agents-of"):
