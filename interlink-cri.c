@@ -69,6 +69,7 @@
 #include "http/client_request.c"
 #include "http/output.c"
 #include "http/h2_memory.c"
+#include "http/h2_flow.c"
 #include "http/h2_session.c"
 #include "http/h2.c"
 #include "http/spdy_headers.c"

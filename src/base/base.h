@@ -7,6 +7,7 @@
  *   arena.h     memory that lives as long as a call
  *   list.h      intrusive lists
  *   shared.h    bytes with several holders
+ *   budget.h    memory that many queues share
  *   strmap.h    a map from strings to pointers
  *   clock.h     the two clocks
  *   random.h    random bytes and ids
@@ -58,6 +59,7 @@
 #include "base/arena.h"
 #include "base/list.h"
 #include "base/shared.h"
+#include "base/budget.h"
 #include "base/strmap.h"
 #include "base/clock.h"
 #include "base/random.h"

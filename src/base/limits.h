@@ -24,11 +24,17 @@
 #define USERNS_RANGES_MAX 16
 
 /* ---- http/2 ---- */
-/* Streams a peer may have open at once: kubelet has one call a pod worker, some hundreds on a big node. */
-#define H2_STREAMS_MAX 1000
-/* Flow control: what one stream may have under way, and what it costs us when a receiver is paused. 1 MiB carries
- * 50 MB/s over 20 ms of network. */
+/* Streams a peer may have open at once: kubelet has one call a pod worker, some hundreds on a big node; a pod's agent serves
+ * all the streams of the next section but one and has room for calls besides. */
+#define H2_STREAMS_MAX 1200
+/* Flow control: what one stream may have under way, and what it costs us when a receiver is paused: this from the start and
+ * whatever others do, ... */
+#define H2_STREAM_WINDOW_FIRST (32 << 10)
+/* ... and more as it is made use of, up to this: 1 MiB carries 50 MB/s over 20 ms of network; ... */
 #define H2_STREAM_WINDOW (1 << 20)
+/* ... but what all streams have beyond their first windows comes out of this. */
+#define H2_WINDOWS_MAX (32 << 20)
+/* The connection's own window is given back as bytes come in: it bounds what is on the way, and no stream can use it up. */
 #define H2_CONNECTION_WINDOW (4 << 20)
 /* Largest frame taken in: bulk streams need few of them. */
 #define H2_FRAME_MAX (256 << 10)
@@ -40,8 +46,11 @@
 #define H2_READS_PER_EVENT 8
 /* How much is written in one turn before others get theirs. */
 #define H2_WRITE_PER_TURN (2 << 20)
-/* A stream's queue of body bytes above which its producer is asked to wait. */
+/* A stream's queue of body bytes above which its producer is asked to wait; with many queues, or long ones, less: they share
+ * what is beyond the least of it. */
 #define H2_SEND_HIGH_WATER (256 << 10)
+#define H2_SEND_HIGH_WATER_LEAST (16 << 10)
+#define H2_QUEUES_MAX (16 << 20)
 /* Frames that cost us work and carry nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, resets): how many at
  * once, and how many a second for ever. Requests and body bytes earn some more. */
 #define H2_IDLE_FRAMES_BURST 1000
@@ -58,8 +67,8 @@
 #define RPC_DECODED_MAX (64u << 20)
 /* Messages within messages: ours and CRI's are at most 8 deep; protobuf's own limit is 100. */
 #define RPC_NESTING_MAX 64
-/* Parts of messages that wait for the rest, and messages that wait for a paused receiver, on one connection. */
-#define RPC_CONN_BUFFERED_MAX (64u << 20)
+/* Parts of messages that wait for the rest, on one connection, where they are longer than a stream's first window. */
+#define RPC_CONN_UNFINISHED_MAX (64u << 20)
 /* Calls that the peer gave up and whose handlers have not ended yet, on one connection. */
 #define RPC_ABANDONED_MAX 1000
 /* Metadata fields kept of one call. */
@@ -171,18 +180,25 @@
 #define HTTP_URL_MAX 8192
 
 /* ---- channels: SPDY and WebSocket ---- */
-/* A paused stream holds so much for a peer that keeps to windows; one that does not is not read from then on. */
-#define SPDY_STREAM_WINDOW (512 << 10)
-/* The same for all streams of a connection together. */
+/* What a stream may have under way, and what it costs us when it is paused; kubelet's peer is on the same machine. */
+#define SPDY_STREAM_WINDOW (64 << 10)
+/* The connection's own window is given back as bytes come in: it bounds what is on the way, and no stream can use it up. */
 #define SPDY_SESSION_WINDOW (4 << 20)
+/* A peer that keeps to no windows is not read any more once a paused channel holds so much; with many of them less, but never
+ * less than a window: they share what is beyond that. */
+#define CHANNEL_HELD_MAX (512 << 10)
+#define CHANNELS_HELD_MAX (32 << 20)
 /* One header block, as it comes and inflated, and its headers: Kubernetes' have about five, of 100 bytes. */
 #define SPDY_CONTROL_MAX (16 << 10)
 #define SPDY_HEADERS_MAX (16 << 10)
 #define SPDY_HEADER_COUNT_MAX 64
 /* Channels that a peer may have open at once: two for each connection of a port forward. */
 #define CHANNELS_MAX 1000
-/* A channel's queue above which its sender is told to wait. */
+/* A channel's queue above which its sender is told to wait; with many queues, or long ones, less: they share what is beyond
+ * the least of it. */
 #define CHANNEL_SEND_HIGH_WATER (256 << 10)
+#define CHANNEL_SEND_HIGH_WATER_LEAST (16 << 10)
+#define CHANNELS_QUEUED_MAX (32 << 20)
 /* Payload of one frame: another channel waits for no more than this. */
 #define CHANNEL_FRAME_MAX (64 << 10)
 /* Taken from the socket at once, on the stack; how often in one event; and written in one turn before others get theirs. */
@@ -191,7 +207,7 @@
 #define CHANNEL_WRITE_PER_TURN (2 << 20)
 /* Answers (pongs, resets, replies) to a peer that does not read them: then it is not read either. */
 #define CHANNEL_ANSWERS_MAX (64 << 10)
-/* A peer that ended while one of its channels is paused: time for that to be heard, before the connection counts as lost. */
+/* A peer that ended while one of its channels is paused: what it sent is still to be heard, unless so long none of it is. */
 #define CHANNEL_GONE_MS 3000
 /* From our last word to the peer's end: a proxy or two pass it on, and a slow reader has some time. */
 #define CHANNEL_CLOSE_MS 30000
@@ -453,6 +469,10 @@
 #define STREAM_RESIZE_MAX 4096
 /* Connections of one port forward at a time: as many as a browser with several pages opens, two channels each. */
 #define STREAM_FORWARDS_MAX 256
+/* ... and of all of them together: each that stalls costs some 100 KiB. */
+#define STREAM_FORWARDS_ALL_MAX 2048
+/* A client of a port forward has said all and left: how long what it said may take to reach the pod. */
+#define STREAM_LINGER_MS 30000
 /* A request's name is the client's: kubectl counts. */
 #define STREAM_REQUEST_ID_MAX 256
 

@@ -28,6 +28,7 @@ void channel_gone(struct channel *c, const struct status *err)
     c->gone = true;
     channel_drop_held(c);
     channel_queue_drop(conn, &c->out);
+    channel_count_out(c);
     spdy_detach(&conn->spdy, &c->stream);
     if (conn->numbers != NULL)
         conn->numbers[c->number] = NULL;
@@ -130,41 +131,82 @@ void channel_conn_fail(struct channel_conn *conn, enum status_code code, const c
         channel_conn_finish(conn, NULL);
         return;
     }
-    status_set(&err, code, "connection to %s: %s", conn->stream->peer, why);
+    status_set(&err, code, "connection to %s: %s", conn->peer, why);
     channel_conn_finish(conn, &err);
+}
+
+/* The engines have said theirs already when it was them who found the fault, and say no more after it. */
+static void channel_conn_last_word(struct channel_conn *conn)
+{
+    bool peace = conn->why.code == STATUS_OK;
+
+    if (conn->spdy_carrier)
+        spdy_goaway(&conn->spdy, peace ? SPDY_GOAWAY_OK : SPDY_GOAWAY_INTERNAL_ERROR);
+    if (conn->websocket_carrier)
+        websocket_close(&conn->websocket, peace ? WEBSOCKET_NORMAL : WEBSOCKET_GOING_AWAY, peace ? "" : conn->why.message);
+    channel_conn_want_pump(conn);
+}
+
+/* The first reason is the one that counts. */
+static void channel_conn_because(struct channel_conn *conn, const struct status *err)
+{
+    if (err == NULL || err->code == STATUS_OK || conn->why.code != STATUS_OK)
+        return;
+    conn->why = *err;
+    log_debug("channels: connection to %s: %s", conn->peer, err->message);
 }
 
 void channel_conn_end(struct channel_conn *conn, const struct status *err)
 {
-    bool peace = err == NULL || err->code == STATUS_OK;
-
     if (conn->state >= CHANNEL_FAREWELL || conn->freed)
         return;
+    channel_conn_because(conn, err);
+    if (conn->stream == NULL) {
+        channel_conn_finish(conn, NULL);
+        return;
+    }
     conn->state = CHANNEL_FAREWELL;
     conn->farewell_ms = clock_mono_ms();
-    if (!peace) {
-        conn->why = *err;
-        log_debug("channels: connection to %s: %s", conn->stream->peer, err->message);
-    }
-    channel_conn_all_gone(conn, err);
-    if (conn->freed)
+    channel_conn_all_gone(conn, &conn->why);
+    if (!conn->freed)
+        channel_conn_last_word(conn);
+}
+
+static bool channel_conn_has_heard(const struct channel_conn *conn)
+{
+    for (LIST_EACH(const struct channel, c, &conn->channels, link))
+        if (!channel_has_heard(c))
+            return false;
+    return true;
+}
+
+void channel_conn_hear_out(struct channel_conn *conn, const struct status *err)
+{
+    if (conn->state != CHANNEL_OPEN || conn->freed || channel_conn_has_heard(conn)) {
+        channel_conn_end(conn, err);
         return;
-    /* The engines have said theirs already when it was them who found the fault. */
-    if (conn->spdy_carrier)
-        spdy_goaway(&conn->spdy, peace ? SPDY_GOAWAY_OK : SPDY_GOAWAY_INTERNAL_ERROR);
-    if (conn->websocket_carrier)
-        websocket_close(&conn->websocket, peace ? WEBSOCKET_NORMAL : WEBSOCKET_GOING_AWAY, peace ? "" : err->message);
-    channel_conn_want_pump(conn);
+    }
+    channel_conn_because(conn, err);
+    conn->state = CHANNEL_HEARING;
+    conn->end_ms = clock_mono_ms();
+    for (LIST_EACH(struct channel, c, &conn->channels, link)) {
+        channel_queue_drop(conn, &c->out);
+        channel_count_out(c);
+    }
+    channel_conn_last_word(conn);
 }
 
 void channel_conn_close(struct channel_conn *conn)
 {
-    if (conn->state != CHANNEL_OPEN)
+    if (conn->state != CHANNEL_OPEN && conn->state != CHANNEL_HEARING)
         return;
     channel_conn_enter(conn);
-    conn->state = CHANNEL_CLOSING;
-    for (LIST_EACH(struct channel, c, &conn->channels, link))
+    if (conn->state == CHANNEL_OPEN)
+        conn->state = CHANNEL_CLOSING;
+    for (LIST_EACH(struct channel, c, &conn->channels, link)) {
         channel_drop_held(c);
+        c->end_heard = c->receive_ended;
+    }
     channel_conn_want_pump(conn);
     channel_conn_leave(conn);
 }
@@ -210,7 +252,7 @@ static int64_t channel_conn_check_end(struct channel_conn *conn, int64_t now)
 {
     int64_t due = conn->end_ms + CHANNEL_GONE_MS;
 
-    if (now >= due && (conn->in.n > 0 || channel_conn_stopped(conn)))
+    if (now >= due && (conn->state == CHANNEL_HEARING || conn->in.n > 0 || channel_conn_stopped(conn)))
         channel_conn_fail(conn, STATUS_UNAVAILABLE, "closed by the peer, with data that nobody took");
     return now < due ? due : now + CHANNEL_GONE_MS;
 }
@@ -222,7 +264,7 @@ static int64_t channel_conn_check_idle(struct channel_conn *conn, int64_t now)
 
     if (now < due)
         return due;
-    status_set(&err, STATUS_DEADLINE_EXCEEDED, "connection to %s: idle for %" PRId64 " s", conn->stream->peer,
+    status_set(&err, STATUS_DEADLINE_EXCEEDED, "connection to %s: idle for %" PRId64 " s", conn->peer,
                conn->options.idle_timeout_ms / 1000);
     if (conn->state == CHANNEL_OPEN)
         channel_conn_end(conn, &err);
@@ -247,7 +289,7 @@ static void channel_conn_on_timer(void *arg)
         if (now >= due)
             channel_conn_fail(conn, STATUS_DEADLINE_EXCEEDED, "the peer does not close");
     } else {
-        if (conn->options.keepalive_ms > 0)
+        if (conn->options.keepalive_ms > 0 && conn->state != CHANNEL_HEARING)
             channel_conn_earlier(&due, channel_conn_check_keepalive(conn, now));
         if (conn->end_ms > 0 && conn->state != CHANNEL_CLOSED && !conn->freed)
             channel_conn_earlier(&due, channel_conn_check_end(conn, now));
@@ -307,16 +349,26 @@ static bool channel_conn_over(const struct channel_conn *conn)
     return conn->freed || conn->state == CHANNEL_CLOSED;
 }
 
+void channel_conn_let_go(struct channel_conn *conn)
+{
+    stream_free(conn->stream);
+    conn->stream = NULL;
+}
+
 static void channel_conn_pump(struct channel_conn *conn)
 {
     channel_conn_resume(conn);
     channel_conn_continue(conn);
     if (channel_conn_over(conn))
         return;
-    if (conn->goaway && conn->channel_count == 0)
+    if ((conn->goaway && conn->channel_count == 0) || (conn->state == CHANNEL_HEARING && channel_conn_has_heard(conn)))
         channel_conn_end(conn, NULL);
     channel_conn_flush(conn);
-    if (channel_conn_over(conn))
+    if (!channel_conn_over(conn) && conn->state == CHANNEL_HEARING && conn->output.pending == 0)
+        channel_conn_let_go(conn);
+    if (!channel_conn_over(conn))
+        channel_conn_set_timer(conn);
+    if (channel_conn_over(conn) || conn->stream == NULL)
         return;
     /* Both have said their last word in a WebSocket: nothing can come any more (RFC 6455 section 7.1.1). */
     if (conn->state == CHANNEL_FAREWELL && conn->websocket.dead && conn->output.pending == 0) {
@@ -325,10 +377,9 @@ static void channel_conn_pump(struct channel_conn *conn)
     }
     if (conn->state == CHANNEL_FAREWELL)
         channel_conn_half_close(conn);
-    bool read = conn->in.n == 0 && !channel_conn_stopped(conn);
+    bool read = conn->in.n == 0 && !channel_conn_stopped(conn) && conn->state != CHANNEL_HEARING;
     unsigned want = read ? WATCH_READ : conn->end_ms == 0 ? WATCH_END : 0;
     stream_want(conn->stream, want | (conn->write_blocked ? WATCH_WRITE : 0));
-    channel_conn_set_timer(conn);
 }
 
 static void channel_conn_on_pump(void *arg)
@@ -362,7 +413,10 @@ struct channel_conn *channel_conn_new(struct loop *loop, struct stream *stream, 
 
     conn->loop = loop;
     conn->stream = stream;
+    snprintf(conn->peer, sizeof conn->peer, "%s", stream->peer);
     conn->options = *options;
+    channel_budget_init(&conn->own_budget);
+    conn->budget = options->budget != NULL ? options->budget : &conn->own_budget;
     conn->spdy_carrier = options->carrier == CHANNEL_SPDY || options->carrier == CHANNEL_WEBSOCKET_SPDY;
     conn->websocket_carrier = options->carrier != CHANNEL_SPDY;
     conn->confirmed = true;
@@ -431,9 +485,8 @@ bool channel_send(struct channel *c, const void *p, size_t n)
     else if (channel_conn_plain(conn) && c->out.n == 0)
         channel_send_empty(c);
     channel_make_ready(c);
-    if (c->out.n > CHANNEL_SEND_HIGH_WATER)
-        c->blocked = true;
-    return c->out.n <= CHANNEL_SEND_HIGH_WATER;
+    channel_count_out(c);
+    return !c->blocked;
 }
 
 void channel_end(struct channel *c)

@@ -15,7 +15,8 @@
  * takes its time, nor do WebSocket clients in Go.
  *
  * Life: a channel belongs to its connection and is gone when it was reset, by either end, or when both ways have ended
- * and been heard, or with the connection; on_gone is the last thing heard of it. The connection is gone after
+ * and been heard, or with the connection; on_gone is the last thing heard of it. When the peer has ended the connection, what
+ * it sent before is heard first, if a paused channel takes some of it every CHANNEL_GONE_MS. The connection is gone after
  * channel_conn_free(), which may be called from any of its functions.
  */
 #ifndef HTTP_CHANNEL_H
@@ -26,6 +27,16 @@
 
 struct channel_conn;
 struct channel;
+
+/* What channels share, of one connection or of many, so that some that stall take little from the others. */
+struct channel_budget {
+    struct budget held;   /* received while paused, beyond SPDY_STREAM_WINDOW each */
+    struct budget queues; /* what waits to be sent */
+};
+static inline void channel_budget_init(struct channel_budget *budget)
+{
+    *budget = (struct channel_budget){ .held.size = CHANNELS_HELD_MAX, .queues.size = CHANNELS_QUEUED_MAX };
+}
 
 enum channel_carrier {
     CHANNEL_SPDY,             /* SPDY/3.1 right on the connection: the peer (or we) opens channels, with headers */
@@ -43,6 +54,7 @@ struct channel_conn_options {
     int64_t keepalive_ms;     /* a PING after this much silence of the peer; 0: none */
     int64_t keepalive_timeout_ms; /* then broken when nothing at all comes, from a peer that had read all we sent; 0: the same */
     int64_t idle_timeout_ms;  /* closed when no channel carried a byte for so long; 0: never */
+    struct channel_budget *budget; /* outlives the connection; NULL: one of its own */
     /* SPDY: the peer opened one; headers (names in lower case) are borrowed for the call. It is answered (SYN_REPLY) after the
      * function returns unless it was reset in it. Must call channel_listen. */
     void (*on_channel)(void *arg, struct channel *c, const struct http_header *headers, size_t header_count);
@@ -77,7 +89,7 @@ struct channel *channel_number(struct channel_conn *conn, size_t number);
 /* SPDY: opens one. Headers are copied. NULL when the connection is closing. */
 struct channel *channel_open(struct channel_conn *conn, const struct http_header *headers, size_t header_count);
 
-/* Queues a copy. False when the queue is above CHANNEL_SEND_HIGH_WATER (the bytes are kept): stop until on_writable. n 0:
+/* Queues a copy. False when the queue is above its share of CHANNEL_SEND_HIGH_WATER (the bytes are kept): stop until on_writable. n 0:
  * WEBSOCKET and BASE64: an empty message, by which Kubernetes' servers greet their clients. Nothing once it is ending. */
 bool channel_send(struct channel *c, const void *p, size_t n);
 /* Our way ends, after what is queued (SPDY: FLAG_FIN; the client of v5 WebSocket: the close signal; else nothing to tell). */

@@ -11,21 +11,30 @@ bool channel_conn_stopped(const struct channel_conn *conn)
         return false;
     if (channel_conn_plain(conn))
         return conn->paused > 0;
-    return conn->overfull > 0 || conn->held > SPDY_SESSION_WINDOW;
+    return conn->overfull > 0;
 }
 
 /* ---- to the channels ---- */
 
+/* Does it hold more than its share now? */
+static void channel_check_held(struct channel *c)
+{
+    struct channel_conn *conn = c->conn;
+    bool overfull = c->held.n > budget_share(&conn->budget->held, c->held_share, SPDY_STREAM_WINDOW, CHANNEL_HELD_MAX);
+
+    if (overfull != c->overfull)
+        conn->overfull = overfull ? conn->overfull + 1 : conn->overfull - 1;
+    c->overfull = overfull;
+}
+
 static void channel_count_held(struct channel *c, size_t n, bool more)
 {
     struct channel_conn *conn = c->conn;
-    bool before = c->held.n > SPDY_STREAM_WINDOW;
 
     c->held.n = more ? c->held.n + n : c->held.n - n;
     conn->held = more ? conn->held + n : conn->held - n;
-    bool after = c->held.n > SPDY_STREAM_WINDOW;
-    if (before != after)
-        conn->overfull = after ? conn->overfull + 1 : conn->overfull - 1;
+    budget_change(&conn->budget->held, &c->held_share, c->held.n > SPDY_STREAM_WINDOW ? c->held.n - SPDY_STREAM_WINDOW : 0);
+    channel_check_held(c);
 }
 
 void channel_drop_held(struct channel *c)
@@ -92,6 +101,8 @@ static void channel_resume(struct channel *c)
         struct http_block *block = c->held.first;
         struct str piece = { (const char *)block->data, block->n };
         block->references++; /* it may be dropped while it is heard */
+        if (conn->end_ms > 0)
+            conn->end_ms = clock_mono_ms();
         channel_count_held(c, block->n, false);
         channel_queue_pop(conn, &c->held);
         channel_hear(c, piece);
@@ -108,6 +119,10 @@ void channel_conn_resume(struct channel_conn *conn)
         list_remove(&c->resume);
         channel_resume(c);
     }
+    if (conn->freed || conn->overfull == 0)
+        return;
+    for (LIST_EACH(struct channel, c, &conn->channels, link)) /* others may have left it some more */
+        channel_check_held(c);
 }
 
 /* ---- SPDY ---- */
@@ -136,7 +151,7 @@ static void channel_on_goaway(struct channel_conn *conn, uint32_t last_id)
     struct status err = STATUS_INIT;
 
     conn->goaway = true;
-    status_set(&err, STATUS_UNAVAILABLE, "connection to %s: the peer goes away", conn->stream->peer);
+    status_set(&err, STATUS_UNAVAILABLE, "connection to %s: the peer goes away", conn->peer);
     for (bool more = true; more && !conn->freed;) {
         more = false;
         for (LIST_EACH(struct channel, c, &conn->channels, link)) {
@@ -220,7 +235,7 @@ static void channel_on_number(struct channel_conn *conn, uint8_t byte)
     else if (number < conn->options.channel_count)
         conn->target = conn->numbers[number];
     else /* as Kubernetes' servers do: client-go says the end of a channel so, also in versions that do not know of it */
-        log_debug("channels: connection to %s: a message for channel %zu, which there is not", conn->stream->peer, number);
+        log_debug("channels: connection to %s: a message for channel %zu, which there is not", conn->peer, number);
 }
 
 static void channel_on_signal(struct channel_conn *conn, uint8_t number)
@@ -293,12 +308,12 @@ static void channel_on_websocket_closed(struct channel_conn *conn, const struct 
     bool peace = event->code == WEBSOCKET_NORMAL || event->code == WEBSOCKET_GOING_AWAY || event->code == WEBSOCKET_NO_CODE;
 
     if (!peace)
-        status_set(&err, STATUS_UNAVAILABLE, "connection to %s: closed by the peer with code %u: %.*s", conn->stream->peer,
+        status_set(&err, STATUS_UNAVAILABLE, "connection to %s: closed by the peer with code %u: %.*s", conn->peer,
                    event->code, (int)event->piece.n, event->piece.p);
     if (conn->state == CHANNEL_FAREWELL)
         channel_conn_fail(conn, STATUS_UNAVAILABLE, "closed by the peer"); /* it answers our own, or gives up */
     else
-        channel_conn_end(conn, peace ? NULL : &err);
+        channel_conn_hear_out(conn, peace ? NULL : &err);
 }
 
 static void channel_on_websocket(struct channel_conn *conn, const struct websocket_event *event, const struct status *err)
@@ -343,6 +358,8 @@ void channel_conn_continue(struct channel_conn *conn)
 {
     if (conn->in.n == 0 || conn->freed || conn->state == CHANNEL_CLOSED || channel_conn_stopped(conn))
         return;
+    if (conn->end_ms > 0)
+        conn->end_ms = clock_mono_ms();
     struct str in = { (const char *)conn->in.p + conn->in_used, conn->in.n - conn->in_used };
     channel_conn_parse(conn, &in);
     if (conn->freed || conn->state == CHANNEL_CLOSED)
@@ -356,11 +373,18 @@ void channel_conn_continue(struct channel_conn *conn)
 
 static void channel_conn_on_end(struct channel_conn *conn)
 {
-    /* A peer that has nothing open may just go. */
-    if (conn->state == CHANNEL_OPEN && conn->spdy_carrier && (conn->goaway || conn->channel_count == 0))
-        channel_conn_finish(conn, NULL);
-    else
+    struct status err = STATUS_INIT;
+
+    if (conn->state != CHANNEL_OPEN) {
         channel_conn_fail(conn, STATUS_UNAVAILABLE, "closed by the peer");
+        return;
+    }
+    /* A peer that has nothing open may just go. */
+    if (!conn->spdy_carrier || (!conn->goaway && conn->channel_count > 0))
+        status_set(&err, STATUS_UNAVAILABLE, "connection to %s: closed by the peer", conn->peer);
+    channel_conn_hear_out(conn, &err);
+    if (conn->state == CHANNEL_FAREWELL) /* it waits for nothing */
+        channel_conn_finish(conn, NULL);
 }
 
 /* False when there is no more to be had now. */
@@ -384,11 +408,16 @@ static bool channel_conn_read_once(struct channel_conn *conn)
     if (conn->freed || conn->state == CHANNEL_CLOSED)
         return false;
     buf_append(&conn->in, in.p, in.n);
-    return (size_t)got == sizeof bytes && !channel_conn_stopped(conn);
+    return (size_t)got == sizeof bytes && conn->state != CHANNEL_HEARING && !channel_conn_stopped(conn);
 }
 
 void channel_conn_read(struct channel_conn *conn, unsigned events)
 {
+    if (conn->state == CHANNEL_HEARING) {
+        if (events & WATCH_HANGUP)
+            channel_conn_let_go(conn);
+        return;
+    }
     if (conn->in.n > 0 || channel_conn_stopped(conn)) {
         if (events & WATCH_HANGUP)
             channel_conn_fail(conn, STATUS_UNAVAILABLE, "the peer is gone");

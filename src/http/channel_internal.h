@@ -6,6 +6,7 @@
  *   OPEN -----> CLOSING -----> FAREWELL -----> CLOSED
  *     |  (ours: queues first)  ^     (the peer's end, or CHANNEL_CLOSE_MS)
  *     +------------------------+ (the peer's close, or its error)
+ *     +-----> HEARING ---------+ (the same, and what it sent before waits for paused channels)
  *     +--- from any: the connection broke ------> CLOSED
  *
  * Functions that call the owner run between channel_conn_enter and _leave: what is gone stays in memory until then. */
@@ -20,6 +21,7 @@
 enum channel_state {
     CHANNEL_OPEN,
     CHANNEL_CLOSING,  /* what is queued goes out, then our last word */
+    CHANNEL_HEARING,  /* the peer has ended, and nothing is sent any more but our last word; its data is still being heard */
     CHANNEL_FAREWELL, /* that goes out, then the peer's end is waited for */
     CHANNEL_CLOSED,
 };
@@ -47,6 +49,8 @@ struct channel {
     bool send_ended, end_sent;     /* channel_end was called; and is under way to the peer */
     bool receive_ended, end_heard; /* the peer's end has come; and was heard */
     struct channel_queue out, held; /* held: received while paused */
+    size_t out_share, held_share;   /* as told to the budget */
+    bool overfull;                  /* holds more than its share */
 };
 
 /* Where in a WebSocket message we are. */
@@ -59,7 +63,8 @@ enum channel_message {
 
 struct channel_conn {
     struct loop *loop;
-    struct stream *stream; /* owned; NULL when CLOSED */
+    struct stream *stream; /* owned; NULL when CLOSED, and when HEARING once our last word is out */
+    char peer[64];         /* its name */
     struct channel_conn_options options;
     enum channel_state state;
     bool spdy_carrier, websocket_carrier;
@@ -72,7 +77,7 @@ struct channel_conn {
     struct buf in; /* read, but a channel is paused; from in_used on */
     size_t in_used;
     size_t held;     /* bytes in all channels */
-    size_t overfull; /* channels that hold more than their window */
+    size_t overfull; /* channels that hold more than their share */
     size_t paused;   /* channels */
     enum channel_message message;
     struct channel *target; /* of the message; NULL: gone, or never there */
@@ -87,10 +92,11 @@ struct channel_conn {
     struct deferred pump;
     struct timer timer;
     int64_t last_read_ms, last_data_ms, ping_ms, farewell_ms;
-    int64_t end_ms;       /* when the peer's end was seen behind what is not read; 0: not */
+    int64_t end_ms;       /* when the peer's end was seen behind what is not heard, or some of that was heard since; 0: not */
     bool pinged;          /* and nothing came since */
     bool data_since_ping; /* staged */
     bool confirmed;       /* the peer has read all data that we sent: only then silence means anything */
+    struct channel_budget *budget, own_budget; /* the one in use */
     struct status why;    /* told by on_close */
     unsigned busy;
     bool freed;
@@ -116,8 +122,12 @@ void channel_gone(struct channel *c, const struct status *err);
 void channel_check_done(struct channel *c);
 /* The channels are gone, and our last word (which is queued, or is made here) goes out. err NULL: in peace. */
 void channel_conn_end(struct channel_conn *conn, const struct status *err);
+/* The same once they have heard what the peer sent before it ended. */
+void channel_conn_hear_out(struct channel_conn *conn, const struct status *err);
 /* It is over: on_close. err NULL: in peace. */
 void channel_conn_finish(struct channel_conn *conn, const struct status *err);
+/* HEARING: what is left to do needs no stream. */
+void channel_conn_let_go(struct channel_conn *conn);
 void channel_conn_fail(struct channel_conn *conn, enum status_code code, const char *why);
 
 /* ---- channel_input.c ---- */
@@ -129,11 +139,18 @@ void channel_conn_continue(struct channel_conn *conn);
 /* What a channel that was paused has not heard yet. */
 void channel_conn_resume(struct channel_conn *conn);
 void channel_drop_held(struct channel *c);
+/* Has it heard all that came? */
+static inline bool channel_has_heard(const struct channel *c)
+{
+    return !c->listening || (c->held.n == 0 && (c->end_heard || !c->receive_ended));
+}
 
 /* ---- channel_output.c ---- */
 void channel_queue_append(struct channel_conn *conn, struct channel_queue *queue, const void *p, size_t n);
 void channel_queue_pop(struct channel_conn *conn, struct channel_queue *queue); /* its first block, which must be */
 void channel_queue_drop(struct channel_conn *conn, struct channel_queue *queue);
+/* c->out.n has changed. */
+void channel_count_out(struct channel *c);
 /* Into its connection's list of those that can send, if it can. */
 void channel_make_ready(struct channel *c);
 /* Writes what the stream takes; then tells those that waited. */

@@ -46,6 +46,21 @@ void channel_queue_drop(struct channel_conn *conn, struct channel_queue *queue)
     queue->n = 0;
 }
 
+void channel_count_out(struct channel *c)
+{
+    struct channel_conn *conn = c->conn;
+    struct budget *budget = &conn->budget->queues;
+
+    budget_change(budget, &c->out_share, c->out.n);
+    size_t share = budget_share(budget, c->out_share, CHANNEL_SEND_HIGH_WATER_LEAST, CHANNEL_SEND_HIGH_WATER);
+    if (c->out.n > share) {
+        c->blocked = true;
+        list_remove(&c->drain);
+    } else if (c->blocked && c->out.n <= share / 2 && !c->gone && list_empty(&c->drain)) {
+        list_append(&conn->drained, &c->drain);
+    }
+}
+
 /* ---- frames ---- */
 
 /* How much a channel may send now. */
@@ -95,6 +110,7 @@ static void channel_stage_block(struct channel *c, size_t n)
     c->out.n -= n;
     if (block->taken == block->n)
         channel_queue_pop(conn, &c->out);
+    channel_count_out(c);
 }
 
 static void channel_stage_spdy(struct channel *c, size_t n, bool fin)
@@ -144,6 +160,7 @@ static void channel_stage_base64(struct channel *c, size_t n)
     c->out.n -= n;
     if (block->taken == block->n)
         channel_queue_pop(conn, &c->out);
+    channel_count_out(c);
 }
 
 static void channel_stage_data(struct channel *c, size_t n, bool fin)
@@ -198,8 +215,6 @@ static void channel_conn_stage_channel(struct channel_conn *conn)
         conn->confirmed = false;
         conn->last_data_ms = clock_mono_ms();
         c->end_sent = fin && conn->spdy_carrier;
-        if (c->blocked && c->out.n <= CHANNEL_SEND_HIGH_WATER / 2 && list_empty(&c->drain))
-            list_append(&conn->drained, &c->drain);
     }
     if (c->send_ended && c->out.n == 0 && !c->end_sent) {
         channel_stage_end(c);
@@ -277,7 +292,7 @@ static void channel_conn_write(struct channel_conn *conn)
 {
     size_t written = 0;
 
-    while (!conn->freed && conn->state != CHANNEL_CLOSED && !conn->write_blocked) {
+    while (!conn->freed && conn->stream != NULL && !conn->write_blocked) {
         channel_conn_stage(conn);
         if (conn->freed || conn->output.pending == 0)
             return;
@@ -288,6 +303,8 @@ static void channel_conn_write(struct channel_conn *conn)
         ssize_t put = http_output_write(&conn->output, conn->stream);
         if (put == -EAGAIN) {
             conn->write_blocked = true;
+        } else if (put < 0 && conn->state == CHANNEL_HEARING) {
+            channel_conn_let_go(conn);
         } else if (put < 0) {
             channel_conn_fail(conn, STATUS_UNAVAILABLE, strerror((int)-put));
         } else {
@@ -302,9 +319,10 @@ static void channel_conn_tell_drained(struct channel_conn *conn)
     while (!conn->freed && !list_empty(&conn->drained)) {
         struct channel *c = CONTAINER_OF(conn->drained.next, struct channel, drain);
         list_remove(&c->drain);
-        bool room = c->blocked && c->out.n <= CHANNEL_SEND_HIGH_WATER / 2 && conn->state == CHANNEL_OPEN;
-        c->blocked = c->blocked && !room;
-        if (room && c->listener.on_writable != NULL)
+        if (conn->state != CHANNEL_OPEN)
+            continue;
+        c->blocked = false;
+        if (c->listener.on_writable != NULL)
             c->listener.on_writable(c->listener.arg);
     }
 }

@@ -311,10 +311,9 @@ struct h2 *h2_new(struct loop *loop, struct stream *stream, const struct h2_opti
 {
     struct h2 *h2 = xcalloc(1, sizeof *h2);
     const nghttp2_settings_entry settings[] = {
-        { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW },
+        { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW_FIRST },
         { NGHTTP2_SETTINGS_MAX_FRAME_SIZE, H2_FRAME_MAX },
         { NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADERS_MAX },
-        { NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1 },
         /* The last depends on the role. */
         { options->server ? NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS : NGHTTP2_SETTINGS_ENABLE_PUSH,
           options->server ? H2_STREAMS_MAX : 0 },
@@ -323,6 +322,8 @@ struct h2 *h2_new(struct loop *loop, struct stream *stream, const struct h2_opti
     h2->loop = loop;
     h2->stream = stream;
     h2->options = *options;
+    h2_budget_init(&h2->own_budget);
+    h2->budget = options->budget != NULL ? options->budget : &h2->own_budget;
     list_init(&h2->streams);
     list_init(&h2->drained);
     h2->idle_frames = H2_IDLE_FRAMES_BURST;
@@ -395,13 +396,14 @@ void h2_shutdown(struct h2 *h2)
 
 /* ---- streams ---- */
 
-bool h2_request(struct h2 *h2, struct h2_stream *s, const nghttp2_nv *fields, size_t count)
+bool h2_request(struct h2 *h2, struct h2_stream *s, const nghttp2_nv *fields, size_t count, bool bulk)
 {
     nghttp2_data_provider2 body = h2_body_provider(s);
+    nghttp2_priority_spec priority = h2_priority(bulk);
 
     if (!h2_accepts_requests(h2))
         return false;
-    int32_t id = nghttp2_submit_request2(h2->session, NULL, fields, count, &body, s);
+    int32_t id = nghttp2_submit_request2(h2->session, &priority, fields, count, &body, s);
     if (id < 0) {
         h2_check(h2, id, "start a request");
         return false;
@@ -440,10 +442,7 @@ static void h2_body_queue(struct h2_stream *s, struct http_block *block)
 static void h2_body_grew(struct h2_stream *s, size_t n)
 {
     s->queued += n;
-    if (s->queued > H2_SEND_HIGH_WATER) {
-        s->above_mark = true;
-        list_remove(&s->drained_link);
-    }
+    h2_queue_grew(s);
     h2_resume(s);
 }
 
@@ -489,19 +488,4 @@ void h2_reset(struct h2_stream *s, uint32_t code)
     s->reset = true;
     h2_check(s->h2, nghttp2_submit_rst_stream(s->h2->session, 0, s->id, code), "reset a stream");
     h2_want_flush(s->h2);
-}
-
-void h2_consume(struct h2_stream *s, size_t n)
-{
-    s->unconsumed -= n;
-    if (s->received_end || s->reset)
-        return;
-    h2_check(s->h2, nghttp2_session_consume_stream(s->h2->session, s->id, n), "give window back");
-    h2_want_flush(s->h2);
-}
-
-void h2_consume_connection(struct h2 *h2, size_t n)
-{
-    h2_check(h2, nghttp2_session_consume_connection(h2->session, n), "give window back");
-    h2_want_flush(h2);
 }

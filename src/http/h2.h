@@ -22,18 +22,32 @@ struct h2;
 
 struct http_block; /* a piece of a body, queued */
 
+/* What streams share, of one connection or of many: one that is paused, or whose peer does not read, takes little of it from
+ * the others. All zero has no room beyond the least shares; see h2_budget_init. */
+struct h2_budget {
+    struct budget windows; /* what peers may send, or have sent and we hold, beyond H2_STREAM_WINDOW_FIRST each */
+    struct budget queues;  /* what waits to be sent */
+};
+static inline void h2_budget_init(struct h2_budget *budget)
+{
+    *budget = (struct h2_budget){ .windows.size = H2_WINDOWS_MAX, .queues.size = H2_QUEUES_MAX };
+}
+
 struct h2_stream {
     struct h2 *h2; /* NULL before it is opened and once it is closed */
     struct list link, drained_link;
     int32_t id;
     struct http_block *first, *last; /* what waits to be sent; owned */
-    size_t queued;                 /* bytes in these */
+    size_t queued, queued_share;   /* bytes in these; as told to the budget */
     const nghttp2_nv *trailers;    /* of the end; borrowed until the stream is closed */
     size_t trailer_count;
     size_t unconsumed; /* body bytes received for which no window was given back yet */
+    int64_t credit;    /* what the peer may send beyond them */
+    size_t window;     /* what both together grow to */
+    size_t window_share; /* what they are beyond H2_STREAM_WINDOW_FIRST, as told to the budget */
     bool body_ended;   /* h2_body_end was called */
     bool deferred;     /* nghttp2 found nothing to send and waits to be told */
-    bool above_mark;   /* queued passed H2_SEND_HIGH_WATER and has not fallen to half of it since */
+    bool above_mark;   /* queued passed its share of H2_SEND_HIGH_WATER and has not fallen to half of it since */
     bool sent_end;     /* END_STREAM has been sent */
     bool received_end; /* END_STREAM has been received */
     bool reset;        /* RST_STREAM is on its way: nothing more is delivered */
@@ -48,11 +62,11 @@ struct h2_ops {
     void (*on_header)(struct h2_stream *s, nghttp2_rcbuf *name, nghttp2_rcbuf *value);
     /* A header block is complete: request or response headers, or trailers. */
     void (*on_headers)(struct h2_stream *s);
-    /* Body bytes, counted in s->unconsumed by the caller. p is valid during the call. */
+    /* Body bytes, in s->unconsumed until h2_consume. p is valid during the call. */
     void (*on_data)(struct h2_stream *s, const uint8_t *p, size_t n);
     /* END_STREAM: the peer sends no more on this stream. */
     void (*on_end)(struct h2_stream *s);
-    /* The queue fell to half of H2_SEND_HIGH_WATER after it had been above it. */
+    /* The queue fell to half of what it may hold after it had been above that. */
     void (*on_drained)(struct h2_stream *s);
     /* The stream is over: an HTTP/2 error code; when the connection broke, H2_CONNECTION_LOST. */
     void (*on_stream_close)(struct h2_stream *s, uint32_t code);
@@ -67,6 +81,7 @@ struct h2_options {
     bool server;
     int64_t keepalive_ms;         /* a PING after this much silence; 0: none */
     int64_t keepalive_timeout_ms; /* then the connection is given up */
+    struct h2_budget *budget;     /* outlives the connection; NULL: one of its own */
     const struct h2_ops *ops;
     void *arg;
 };
@@ -87,9 +102,10 @@ size_t h2_open_streams(const struct h2 *h2);
 void h2_bytes(const struct h2 *h2, uint64_t *received, uint64_t *sent);
 
 /* ---- streams ---- */
-/* Client: opens a stream. Header fields are copied unless flagged NO_COPY; a body follows (h2_body_end). False when the
- * connection takes no requests. */
-bool h2_request(struct h2 *h2, struct h2_stream *s, const nghttp2_nv *fields, size_t count);
+/* Client: opens a stream. Header fields are copied unless flagged NO_COPY; a body follows (h2_body_end). `bulk`: when both
+ * ends have more to send than the connection carries, other streams come first, both ways. False when the connection takes no
+ * requests. */
+bool h2_request(struct h2 *h2, struct h2_stream *s, const nghttp2_nv *fields, size_t count, bool bulk);
 /* Server: sends the headers; a body follows unless `end`. */
 void h2_respond(struct h2_stream *s, const nghttp2_nv *fields, size_t count, bool end);
 /* Room for exactly n body bytes, which the caller writes at once: they are queued. */
@@ -104,9 +120,8 @@ static inline bool h2_body_is_full(const struct h2_stream *s)
 void h2_body_end(struct h2_stream *s, const nghttp2_nv *trailers, size_t count);
 void h2_body_drop(struct h2_stream *s); /* forgets what is queued */
 void h2_reset(struct h2_stream *s, uint32_t code);
-/* Gives the peer back n bytes of window of the stream; the connection's has its own count. */
+/* The owner is done with n bytes of the body: the peer may send others, once it pays to say so, as far as the budget goes. */
 void h2_consume(struct h2_stream *s, size_t n);
-void h2_consume_connection(struct h2 *h2, size_t n);
 
 /* A header field whose name and value are literals. */
 #define H2_FIELD(literal_name, literal_value)                                                                          \

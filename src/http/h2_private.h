@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* h2_private.h: what h2.c (the connection) and h2_session.c (what nghttp2 says and asks) share. */
+/* h2_private.h: what h2.c (the connection), h2_session.c (what nghttp2 says and asks) and h2_flow.c (how much may be under
+ * way) share. */
 #ifndef HTTP_H2_PRIVATE_H
 #define HTTP_H2_PRIVATE_H
 
@@ -15,6 +16,7 @@ struct h2 {
     struct list streams;        /* of h2_stream.link: all that are open */
     struct list drained;        /* of h2_stream.drained_link: those to be told */
     size_t stream_count;
+    struct h2_budget *budget, own_budget; /* the one in use */
     struct h2_stream *current;  /* the one found last, for the run of callbacks that a frame brings */
     struct h2_stream *held;     /* whose DATA frame has begun and waits for room in the output; NULL: none */
     size_t header_bytes;        /* of the header block being read */
@@ -46,6 +48,14 @@ nghttp2_data_provider2 h2_body_provider(struct h2_stream *s);
 void h2_attach(struct h2 *h2, struct h2_stream *s, int32_t id);
 void h2_detach(struct h2 *h2, struct h2_stream *s);
 void h2_drop_queue(struct h2 *h2, struct h2_stream *s);
+
+/* ---- h2_flow.c ---- */
+void h2_open_window(struct h2_stream *s);
+/* s->unconsumed or s->credit has changed, or the peer's way has ended. */
+void h2_count_window(struct h2_stream *s);
+void h2_queue_grew(struct h2_stream *s); /* s->queued has changed; afterwards it may be above or below its mark */
+void h2_queue_shrank(struct h2_stream *s);
+nghttp2_priority_spec h2_priority(bool bulk);
 
 /* ---- h2.c ---- */
 void h2_want_flush(struct h2 *h2);

@@ -74,11 +74,13 @@ void h2_drop_queue(struct h2 *h2, struct h2_stream *s)
     }
     s->last = NULL;
     s->queued = 0;
+    budget_change(&h2->budget->queues, &s->queued_share, 0);
 }
 
 void h2_detach(struct h2 *h2, struct h2_stream *s)
 {
     h2_drop_queue(h2, s);
+    budget_change(&h2->budget->windows, &s->window_share, 0);
     list_remove(&s->link);
     list_remove(&s->drained_link);
     h2->stream_count--;
@@ -94,6 +96,7 @@ void h2_attach(struct h2 *h2, struct h2_stream *s, int32_t id)
     *s = (struct h2_stream){ .h2 = h2, .id = id };
     list_append(&h2->streams, &s->link);
     list_init(&s->drained_link);
+    h2_open_window(s);
     h2->stream_count++;
 }
 
@@ -160,12 +163,14 @@ static int h2_on_data(nghttp2_session *session, uint8_t flags, int32_t id, const
     struct h2 *h2 = arg;
     struct h2_stream *s = h2_find(h2, id);
 
-    (void)session;
     (void)flags;
+    h2_check(h2, nghttp2_session_consume_connection(session, n), "give window back");
+    h2_want_flush(h2);
     if (s == NULL || s->reset)
-        h2_consume_connection(h2, n);
-    else
-        h2->options.ops->on_data(s, p, n);
+        return 0;
+    s->credit -= (int64_t)n;
+    s->unconsumed += n;
+    h2->options.ops->on_data(s, p, n);
     return h2_verdict(h2);
 }
 
@@ -181,8 +186,10 @@ static int h2_on_frame(nghttp2_session *session, const nghttp2_frame *frame, voi
         s = h2_find(h2, frame->hd.stream_id);
         if (s == NULL || s->reset)
             break;
-        if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
+        if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
             s->received_end = true;
+            h2_count_window(s);
+        }
         if (frame->hd.type == NGHTTP2_HEADERS)
             h2->options.ops->on_headers(s);
         if (h2->freed || (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0)
@@ -313,10 +320,7 @@ static int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
             s->last = NULL;
         http_block_release(&h2->output, block);
     }
-    if (s->above_mark && s->queued <= H2_SEND_HIGH_WATER / 2) {
-        s->above_mark = false;
-        list_append(&h2->drained, &s->drained_link);
-    }
+    h2_queue_shrank(s);
     return 0;
 }
 

@@ -221,16 +221,21 @@ void spdy_data_head(struct spdy *s, struct spdy_stream *stream, size_t n, bool f
     stream->local_ended = fin;
 }
 
-void spdy_consumed(struct spdy *s, struct spdy_stream *stream, size_t n)
+/* The connection's window comes back at once. */
+static void spdy_received(struct spdy *s, size_t n)
 {
     if (s->dead || s->goaway_sent)
         return;
     s->consumed += n;
-    if (s->consumed >= SPDY_SESSION_WINDOW / 2) {
-        spdy_append_frame(s, SPDY_FRAME_WINDOW_UPDATE, 0, (uint32_t)s->consumed, 2);
-        s->consumed = 0;
-    }
-    if (stream == NULL || stream->id == 0 || stream->remote_ended)
+    if (s->consumed < SPDY_SESSION_WINDOW / 2)
+        return;
+    spdy_append_frame(s, SPDY_FRAME_WINDOW_UPDATE, 0, (uint32_t)s->consumed, 2);
+    s->consumed = 0;
+}
+
+void spdy_consumed(struct spdy *s, struct spdy_stream *stream, size_t n)
+{
+    if (s->dead || s->goaway_sent || stream->id == 0 || stream->remote_ended)
         return;
     stream->consumed += n;
     if (stream->consumed >= SPDY_STREAM_WINDOW / 2) {
@@ -566,9 +571,10 @@ static void spdy_on_payload(struct spdy *s, struct str *in, struct spdy_event *e
     if (control) {
         if (!s->in_frame && !s->skip)
             spdy_on_frame(s, event, err);
-    } else if (s->current == NULL) {
-        spdy_consumed(s, NULL, piece.n);
-    } else if (piece.n > 0) {
+        return;
+    }
+    spdy_received(s, piece.n);
+    if (s->current != NULL && piece.n > 0) {
         event->type = SPDY_DATA;
         event->stream = s->current;
         event->piece = piece;

@@ -111,7 +111,7 @@ size_t spdy_sendable(const struct spdy *s, const struct spdy_stream *stream);
 #define SPDY_HEAD_SIZE 8
 #define SPDY_FRAME_MAX 0xffffff
 void spdy_data_head(struct spdy *s, struct spdy_stream *stream, size_t n, bool fin, uint8_t head[SPDY_HEAD_SIZE]);
-/* The owner is done with n bytes; stream NULL: of one that is gone. */
+/* The owner is done with n bytes. */
 void spdy_consumed(struct spdy *s, struct spdy_stream *stream, size_t n);
 
 /* ---- the connection ---- */

@@ -85,6 +85,7 @@ static void blob_push_next(struct blob_push *push)
     struct digest digest;
     struct rpc_request_options options = {
         .method = "/interlink.agent.v1.Agent/PutBlob",
+        .bulk = true,
         .output = &interlink__agent__v1__put_blob_response__descriptor,
         .on_writable = blob_push_on_writable,
         .on_finish = blob_push_on_put,

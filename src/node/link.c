@@ -136,6 +136,7 @@ struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str
     struct rpc_conn_options options = {
         .keepalive_ms = LINK_KEEPALIVE_MS,
         .keepalive_timeout_ms = LINK_KEEPALIVE_TIMEOUT_MS,
+        .budget = &sandbox->node->link_budget,
         .on_close = link_on_close,
         .arg = link,
     };

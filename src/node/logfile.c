@@ -226,6 +226,7 @@ void logfile_connect(struct logfile *log, struct rpc_conn *conn)
     Interlink__Agent__V1__LogsRequest first = INTERLINK__AGENT__V1__LOGS_REQUEST__INIT;
     struct rpc_request_options options = {
         .method = LOGFILE_METHOD,
+        .bulk = true,
         .output = &interlink__agent__v1__logs_response__descriptor,
         .on_message = logfile_on_message,
         .on_finish = logfile_on_finish,

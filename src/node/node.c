@@ -366,6 +366,8 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
     if (*options->kubeconfig != '\0')
         node->kube = kube_new(loop, options->kubeconfig);
     node->listener.fd = -1;
+    h2_budget_init(&node->link_budget);
+    channel_budget_init(&node->stream_budget);
     node->relay_socket = xasprintf("%s/relay.sock", options->state_dir);
     node_find_address(node);
     if (!node_open(node, err)) {
@@ -429,6 +431,7 @@ void node_stop(struct node *node)
     operator_stop(node->operator);
     listener_close(&node->listener);
     streaming_stop(node->streaming);
+    node->streaming = NULL;
     rpc_server_free(node->server);
     relay_free(node->relay);
     cni_stop(node->cni);

@@ -30,6 +30,8 @@
 #define NODE_NODE_H
 
 #include "base/base.h"
+#include "http/channel.h"
+#include "http/h2.h"
 #include "io/loop.h"
 #include "io/socket.h"
 #include "node/lists.h"
@@ -137,6 +139,8 @@ struct node {
     struct cni *cni;                 /* networks of pods on this machine */
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;
+    struct h2_budget link_budget;    /* of all agents' connections */
+    struct channel_budget stream_budget; /* of all clients' streams */
     struct streaming *streaming;     /* NULL: switched off */
     struct tls_identity *identity;   /* NULL without relay_listen */
     char relay_pin[72 + 8];          /* "sha256:<64 hex digits>", "" without relay_listen */

@@ -8,6 +8,7 @@
 #include "node/sandbox_job.h"
 #include "node/sandbox_size.h"
 #include "node/stats.h"
+#include "node/streaming.h"
 #include "node/volumes.h"
 #include "node/waiter.h"
 #include "rpc/pb.h"
@@ -482,6 +483,7 @@ void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
     for (LIST_EACH(struct container, c, &sandbox->containers, link))
         if (c->log != NULL)
             container_unfollow_log(c);
+    streaming_pod_gone(sandbox, err->message);
     sandbox->link = NULL;
     link_free(link);
     if (sandbox->stopping) {
@@ -521,6 +523,7 @@ static void sandbox_stopped(struct sandbox *sandbox, const char *message)
     if (sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
         return;
     timer_stop(&sandbox->stop_timer);
+    streaming_pod_gone(sandbox, *message != '\0' ? message : "it has ended");
     for (LIST_EACH_SAFE(struct container, c, &sandbox->containers, link))
         container_on_lost(c, *message != '\0' ? message : "the pod was stopped");
     pb_set(&sandbox->record->message, message);

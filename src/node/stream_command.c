@@ -343,6 +343,7 @@ static void stream_command_start(struct stream_command *c)
     struct link *link = container != NULL ? sandbox_link(container->sandbox, &err) : NULL;
     struct rpc_request_options options = {
         .method = c->attach ? "/interlink.agent.v1.Agent/Attach" : "/interlink.agent.v1.Agent/Exec",
+        .bulk = true,
         .output = &interlink__agent__v1__exec_response__descriptor,
         .on_message = stream_command_on_message,
         .on_writable = stream_command_on_agent_writable,

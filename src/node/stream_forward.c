@@ -34,9 +34,9 @@ struct stream_forward {
     struct stream_session s; /* first */
     Runtime__V1__PortForwardRequest *request; /* owned */
     struct list pairs;
-    size_t pair_count;
     bool numbered; /* plain WebSocket: the pairs are there from the start, and the session ends with them */
     bool closing;
+    struct timer linger; /* runs when the client has left in peace, while what it said last is on its way */
 };
 
 static struct stream_forward *stream_forward_of(struct stream_session *s)
@@ -51,7 +51,7 @@ static void stream_forward_pair_free(struct stream_forward_pair *pair)
     rpc_request_cancel(pair->rpc);
     timer_stop(&pair->creation);
     list_remove(&pair->link);
-    pair->forward->pair_count--;
+    stream_forwards_remove(pair->forward->s.streaming);
     free(pair->id);
     free(pair);
 }
@@ -63,9 +63,15 @@ static void stream_forward_pair_settle(struct stream_forward_pair *pair)
         stream_forward_pair_free(pair);
 }
 
-/* A session of plain WebSocket ends with its pairs. */
+static void stream_forward_free(struct stream_session *s);
+
+/* A session of plain WebSocket ends with its pairs, and one whose client has left, too. */
 static void stream_forward_check_end(struct stream_forward *forward)
 {
+    if (timer_running(&forward->linger) && list_empty(&forward->pairs)) {
+        stream_forward_free(&forward->s);
+        return;
+    }
     if (!forward->numbered || forward->closing)
         return;
     for (LIST_EACH(struct stream_forward_pair, pair, &forward->pairs, link))
@@ -214,6 +220,7 @@ static void stream_forward_pair_start(struct stream_forward_pair *pair)
     struct link *link = sandbox != NULL ? sandbox_link(sandbox, &err) : NULL;
     struct rpc_request_options options = {
         .method = "/interlink.agent.v1.Agent/PortForward",
+        .bulk = true,
         .output = &interlink__agent__v1__port_forward_response__descriptor,
         .on_message = stream_forward_on_message,
         .on_writable = stream_forward_on_agent_writable,
@@ -268,15 +275,16 @@ static void stream_forward_pair_take(struct stream_forward_pair *pair, struct ch
     }
 }
 
+/* NULL: there are too many. */
 static struct stream_forward_pair *stream_forward_pair_new(struct stream_forward *forward, const char *id, uint16_t port)
 {
+    if (!stream_forwards_add(forward->s.streaming))
+        return NULL;
     struct stream_forward_pair *pair = xcalloc(1, sizeof *pair);
-
     pair->forward = forward;
     pair->id = xstrdup(id);
     pair->port = port;
     list_append(&forward->pairs, &pair->link);
-    forward->pair_count++;
     return pair;
 }
 
@@ -354,6 +362,12 @@ static void stream_forward_on_channel(void *arg, struct channel *channel, const 
     struct stream_forward_pair *pair = stream_forward_find_half(forward, &h, is_error);
     if (pair == NULL) {
         pair = stream_forward_pair_new(forward, h.id != NULL ? h.id : "", h.port);
+        if (pair == NULL) {
+            log_warn("streaming: pod %.13s: a stream of a port forward is refused: %d connections are forwarded already",
+                     forward->request->pod_sandbox_id, STREAM_FORWARDS_ALL_MAX);
+            stream_channel_refuse(channel);
+            return;
+        }
         timer_start(forward->s.node->loop, &pair->creation, forward->s.node->options->streaming.creation_timeout_ms,
                     stream_forward_on_creation_timeout, pair);
     }
@@ -369,11 +383,33 @@ static void stream_forward_free(struct stream_session *s)
     struct stream_forward *forward = stream_forward_of(s);
 
     forward->closing = true;
+    timer_stop(&forward->linger);
     stream_session_done(s);
     while (!list_empty(&forward->pairs))
         stream_forward_pair_free(CONTAINER_OF(forward->pairs.next, struct stream_forward_pair, link));
     protobuf_c_message_free_unpacked(&forward->request->base, NULL);
     free(forward);
+}
+
+static void stream_forward_on_linger(void *arg)
+{
+    struct stream_forward *forward = arg;
+
+    stream_forward_free(&forward->s);
+}
+
+/* What a client said that ended its connections in order is for the pod still, though nobody hears the answers. */
+static bool stream_forward_linger(struct stream_forward *forward)
+{
+    for (LIST_EACH_SAFE(struct stream_forward_pair, pair, &forward->pairs, link))
+        if (!pair->data_ended || pair->rpc == NULL)
+            stream_forward_pair_free(pair);
+    if (list_empty(&forward->pairs))
+        return false;
+    channel_conn_free(forward->s.conn);
+    forward->s.conn = NULL;
+    timer_start(forward->s.node->loop, &forward->linger, STREAM_LINGER_MS, stream_forward_on_linger, forward);
+    return true;
 }
 
 static void stream_forward_on_close(void *arg, const struct status *err)
@@ -383,13 +419,18 @@ static void stream_forward_on_close(void *arg, const struct status *err)
     if (err->code != STATUS_OK)
         log_debug("streaming: the client of a port forward to pod %.13s left: %s", forward->request->pod_sandbox_id,
                   err->message);
-    stream_forward_free(&forward->s);
+    if (err->code != STATUS_OK || forward->closing || !stream_forward_linger(forward))
+        stream_forward_free(&forward->s);
 }
 
 static void stream_forward_stop(struct stream_session *s, const struct status *why)
 {
     struct stream_forward *forward = stream_forward_of(s);
 
+    if (timer_running(&forward->linger)) {
+        stream_forward_free(s);
+        return;
+    }
     if (forward->closing)
         return;
     forward->closing = true;

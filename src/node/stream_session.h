@@ -15,6 +15,7 @@ struct stream_session {
     struct streaming *streaming;
     struct node *node;
     const struct stream_protocol *protocol;
+    char pod[ID_LENGTH + 1];   /* "": there was none any more */
     struct channel_conn *conn; /* owned */
     const struct stream_session_ops *ops;
 };
@@ -29,6 +30,7 @@ struct stream_opening {
     struct streaming *streaming;
     struct node *node;
     enum stream_kind kind;
+    const char *pod;
     ProtobufCMessage *request; /* ExecRequest, AttachRequest or PortForwardRequest of CRI */
     const struct stream_protocol *protocol;
     struct stream *stream;
@@ -45,6 +47,9 @@ void stream_session_init(struct stream_session *s, const struct stream_opening *
 void stream_session_connect(struct stream_session *s, const struct stream_opening *opening,
                             struct channel_conn_options *options);
 void stream_session_done(struct stream_session *s); /* frees the connection; out of the list */
+/* Connections of all port forwards: one more, if there may be, or one less. */
+bool stream_forwards_add(struct streaming *streaming);
+void stream_forwards_remove(struct streaming *streaming);
 /* A channel that nothing wants. */
 void stream_channel_refuse(struct channel *c);
 /* Our way ends; with WebSocket, where no client expects to be told, the end of the connection says so. */

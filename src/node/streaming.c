@@ -26,6 +26,7 @@ struct streaming {
     struct stream_tokens tokens;
     struct list sessions; /* of stream_session.link */
     size_t session_count;
+    size_t forward_count; /* connections of port forwards */
     bool closing;
     void (*on_drained)(void *arg); /* to be told, once */
     void *drained_arg;
@@ -151,6 +152,7 @@ void stream_session_init(struct stream_session *s, const struct stream_opening *
     s->streaming = opening->streaming;
     s->node = opening->node;
     s->protocol = opening->protocol;
+    snprintf(s->pod, sizeof s->pod, "%s", opening->pod);
     s->ops = ops;
     list_append(&s->streaming->sessions, &s->link);
     s->streaming->session_count++;
@@ -162,6 +164,7 @@ void stream_session_connect(struct stream_session *s, const struct stream_openin
     options->carrier = s->protocol->carrier;
     options->close_signals = s->protocol->carrier == CHANNEL_WEBSOCKET && s->protocol->version >= 5;
     options->idle_timeout_ms = s->node->options->streaming.idle_timeout_ms;
+    options->budget = &s->node->stream_budget;
     options->arg = s;
     s->conn = channel_conn_new(s->node->loop, opening->stream, opening->early, options);
 }
@@ -173,6 +176,19 @@ void stream_session_done(struct stream_session *s)
     list_remove(&s->link);
     s->streaming->session_count--;
     streaming_check_drained(s->streaming);
+}
+
+bool stream_forwards_add(struct streaming *streaming)
+{
+    if (streaming->forward_count >= STREAM_FORWARDS_ALL_MAX)
+        return false;
+    streaming->forward_count++;
+    return true;
+}
+
+void stream_forwards_remove(struct streaming *streaming)
+{
+    streaming->forward_count--;
 }
 
 static void stream_refused_data(void *arg, struct str piece)
@@ -255,6 +271,20 @@ static bool streaming_ports(struct http_exchange *x, const struct stream_token *
     return false;
 }
 
+/* Of a request that was checked when the token was made. */
+static const char *streaming_pod(struct node *node, enum stream_kind kind, const ProtobufCMessage *request)
+{
+    const Runtime__V1__PortForwardRequest *forward = (const void *)request;
+    const Runtime__V1__AttachRequest *attach = (const void *)request;
+    const Runtime__V1__ExecRequest *exec = (const void *)request;
+
+    if (kind == STREAM_FORWARD)
+        return forward->pod_sandbox_id;
+    const struct container *container =
+        strmap_get(&node->containers, kind == STREAM_ATTACH ? attach->container_id : exec->container_id);
+    return container != NULL ? container->sandbox->record->id : "";
+}
+
 static void streaming_serve(struct streaming *streaming, struct http_exchange *x, enum stream_kind kind)
 {
     static const char unknown[] = "this address is not known: it is good for one stream, once, within a minute of its making; "
@@ -276,6 +306,10 @@ static void streaming_serve(struct streaming *streaming, struct http_exchange *x
     const struct stream_protocol *protocol = stream_upgrade_choose(x, kind);
     if (protocol == NULL || !streaming_ports(x, token, protocol, ports, &port_count))
         return;
+    if (port_count > STREAM_FORWARDS_ALL_MAX - streaming->forward_count) {
+        http_replyf(x, 503, "too many ports are being forwarded");
+        return;
+    }
     cleanup_buf struct buf early = BUF_INIT;
     struct stream_opening opening = {
         .streaming = streaming,
@@ -290,6 +324,7 @@ static void streaming_serve(struct streaming *streaming, struct http_exchange *x
         return;
     }
     opening.early = (struct str){ buf_cstr(&early), early.n };
+    opening.pod = streaming_pod(streaming->node, kind, opening.request);
     if (kind == STREAM_FORWARD)
         stream_forward_open(&opening, ports, port_count);
     else
@@ -413,6 +448,23 @@ void streaming_shutdown(struct streaming *streaming, const struct status *why, v
     streaming->on_drained = on_drained;
     streaming->drained_arg = arg;
     streaming_check_drained(streaming);
+}
+
+void streaming_pod_gone(const struct sandbox *sandbox, const char *reason)
+{
+    struct streaming *streaming = sandbox->node->streaming;
+    const char *pod = sandbox->record->id;
+    struct status why = STATUS_INIT;
+
+    if (streaming == NULL)
+        return;
+    if (sandbox->stopping)
+        status_set(&why, STATUS_UNAVAILABLE, "pod %.13s was stopped", pod);
+    else
+        status_set(&why, STATUS_UNAVAILABLE, "pod %.13s is out of reach: %s", pod, reason);
+    for (LIST_EACH_SAFE(struct stream_session, s, &streaming->sessions, link))
+        if (strcmp(s->pod, pod) == 0)
+            s->ops->stop(s, &why);
 }
 
 void streaming_stop(struct streaming *streaming)

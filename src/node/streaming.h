@@ -23,6 +23,8 @@ struct streaming;
 struct streaming *streaming_start(struct node *node, struct status *err);
 /* Takes no more clients and tells those that are there; on_drained, from the loop, once all have taken that in. */
 void streaming_shutdown(struct streaming *streaming, const struct status *why, void (*on_drained)(void *arg), void *arg);
+/* Streams do not outlive the pod's agent, which serves them: they end, and their clients are told why. */
+void streaming_pod_gone(const struct sandbox *sandbox, const char *reason);
 /* Ends what is left at once. NULL is fine. */
 void streaming_stop(struct streaming *streaming);
 size_t streaming_sessions(const struct streaming *streaming);

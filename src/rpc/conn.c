@@ -117,6 +117,7 @@ static struct rpc_conn *rpc_conn_make(struct loop *loop, struct stream *stream, 
         .server = conn->methods != NULL,
         .keepalive_ms = options->keepalive_ms,
         .keepalive_timeout_ms = options->keepalive_timeout_ms,
+        .budget = options->budget,
         .ops = &rpc_conn_ops,
         .arg = conn,
     };

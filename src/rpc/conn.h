@@ -20,8 +20,7 @@ struct rpc_conn {
     size_t pool_count;
     struct list unstarted;     /* of rpc_stream.link: requests that could not be started */
     struct deferred fail;      /* ends them */
-    size_t buffered;           /* bytes in rpc_stream.in of all streams */
-    size_t held;               /* bytes of the connection's window not given back for that reason */
+    size_t unfinished;         /* of all streams */
 };
 
 /* One message after another out of a body: a prefix of 5 bytes (compressed flag, length), then protobuf. */
@@ -34,6 +33,7 @@ struct rpc_stream {
     struct arena arena;         /* lives as long as the call */
     struct arena message_arena; /* of the message being delivered */
     struct buf in;              /* a message not yet complete, or not yet wanted */
+    size_t unfinished;          /* of it, what no window bounds: an unfinished message's bytes beyond the first window */
     ProtobufCMessage *message;  /* when `single`: the one, once it is complete */
     nghttp2_rcbuf *encoding;    /* grpc-encoding, or NULL; a reference */
     struct rpc_metadata_field {

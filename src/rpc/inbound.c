@@ -13,20 +13,24 @@ static uint32_t rpc_inbound_length(const uint8_t *p)
     return (uint32_t)p[1] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 8 | p[4];
 }
 
+/* While a stream is paused its window bounds what comes. Else it is given back for parts of a message, too. */
+static void rpc_inbound_count(struct rpc_stream *s)
+{
+    size_t n = s->in.n > H2_STREAM_WINDOW_FIRST ? s->in.n - H2_STREAM_WINDOW_FIRST : 0;
+
+    if (s->paused && n > s->unfinished)
+        return;
+    if (s->conn != NULL)
+        s->conn->unfinished = s->conn->unfinished - s->unfinished + n;
+    s->unfinished = n;
+}
+
 static void rpc_inbound_unbuffer(struct rpc_stream *s, size_t n)
 {
-    struct rpc_conn *conn = s->conn;
-
     buf_consume(&s->in, n);
+    rpc_inbound_count(s);
     if (s->in.n == 0 && s->in.cap > H2_STREAM_WINDOW)
         buf_free(&s->in); /* made for one huge message */
-    if (conn == NULL)
-        return;
-    conn->buffered -= n;
-    if (conn->held > 0 && conn->buffered <= RPC_CONN_BUFFERED_MAX) {
-        h2_consume_connection(conn->h2, conn->held);
-        conn->held = 0;
-    }
 }
 
 void rpc_inbound_discard(struct rpc_stream *s)
@@ -114,14 +118,14 @@ static bool rpc_inbound_keep(struct rpc_stream *s, const uint8_t *p, size_t n)
 {
     struct status err;
 
-    if (!s->paused && s->conn->buffered + n > RPC_CONN_BUFFERED_MAX) {
+    if (!s->paused && s->in.n + n > H2_STREAM_WINDOW_FIRST && s->conn->unfinished + n > RPC_CONN_UNFINISHED_MAX) {
         status_set(&err, STATUS_RESOURCE_EXHAUSTED, "more than %u bytes of unfinished messages on this connection",
-                   RPC_CONN_BUFFERED_MAX);
+                   RPC_CONN_UNFINISHED_MAX);
         rpc_inbound_bad(s, &err);
         return false;
     }
     buf_append(&s->in, p, n);
-    s->conn->buffered += n;
+    rpc_inbound_count(s);
     return true;
 }
 
@@ -157,10 +161,10 @@ static void rpc_inbound_take(struct rpc_stream *s, const uint8_t *p, size_t n)
     }
 }
 
-/* Flow control: what was taken is given back in large pieces, and not while paused. */
+/* Flow control: what was taken is given back, but not while paused. */
 static void rpc_inbound_give_window(struct rpc_stream *s)
 {
-    if (s->h2.h2 != NULL && !s->paused && s->h2.unconsumed >= H2_STREAM_WINDOW / 4)
+    if (s->h2.h2 != NULL && !s->paused)
         h2_consume(&s->h2, s->h2.unconsumed);
 }
 
@@ -180,13 +184,6 @@ static void rpc_inbound_unhold(struct rpc_stream *s)
 
 void rpc_inbound_data(struct rpc_stream *s, const uint8_t *p, size_t n)
 {
-    struct rpc_conn *conn = s->conn;
-
-    if (conn->buffered <= RPC_CONN_BUFFERED_MAX)
-        h2_consume_connection(conn->h2, n);
-    else
-        conn->held += n;
-    s->h2.unconsumed += n;
     rpc_inbound_hold(s);
     rpc_inbound_take(s, p, n);
     rpc_inbound_give_window(s);
@@ -225,6 +222,8 @@ static void rpc_inbound_on_resume(void *arg)
     size_t used = rpc_inbound_parse(s, s->in.p, s->in.n, true);
     if (used > 0 && !s->single)
         rpc_inbound_unbuffer(s, used);
+    else
+        rpc_inbound_count(s);
     rpc_inbound_give_window(s);
     rpc_inbound_finish(s);
     rpc_inbound_unhold(s);

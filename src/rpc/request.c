@@ -242,7 +242,7 @@ static bool rpc_request_submit(struct rpc_conn *conn, struct rpc_request *reques
     }
     for (size_t i = 0; i < extra; i++)
         fields[count++] = rpc_metadata_field_of(&request->s.arena, &options->metadata[i]);
-    return h2_request(conn->h2, &request->s.h2, fields, count);
+    return h2_request(conn->h2, &request->s.h2, fields, count, options->bulk);
 }
 
 static void rpc_request_on_fail(void *arg)

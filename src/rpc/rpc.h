@@ -58,11 +58,13 @@ struct rpc_services {
 
 /* ---- connections ---- */
 struct rpc_conn;
+struct h2_budget;
 
 struct rpc_conn_options {
     const struct rpc_services *services; /* server role: what to offer; NULL: client role */
     int64_t keepalive_ms;                /* a PING after this much silence; 0: none */
     int64_t keepalive_timeout_ms;        /* then close when it is not answered in time */
+    struct h2_budget *budget;            /* shared by connections (http/h2.h); NULL: each has its own */
     /* Heard once, when the connection is closed or broken (never from inside rpc_conn_free); all calls and requests
      * have ended by then. The connection must be freed in it or later. `err` says why. */
     void (*on_close)(void *arg, const struct status *err);
@@ -136,6 +138,7 @@ struct rpc_request_options {
     const char *method; /* "/runtime.v1.RuntimeService/Version" */
     const ProtobufCMessageDescriptor *output;
     int64_t timeout_ms; /* 0: none */
+    bool bulk;          /* what it carries waits for other requests, both ways */
     void (*on_message)(void *arg, const ProtobufCMessage *message); /* may be NULL */
     void (*on_writable)(void *arg);                                 /* may be NULL */
     /* Heard exactly once unless the request is cancelled: OK or the error. rpc_conn_free calls it, too (UNAVAILABLE). */

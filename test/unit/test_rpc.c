@@ -295,46 +295,6 @@ static void paused_server(void **unused)
     rpc_pair_close(&pair);
 }
 
-/* More than RPC_CONN_BUFFERED_MAX in paused streams: the connection as a whole stops, and all of it arrives later. */
-static void many_paused(void **unused)
-{
-    enum { STREAMS = RPC_CONN_BUFFERED_MAX / H2_STREAM_WINDOW + 30 };
-    struct rpc_pair pair;
-    static struct result r[STREAMS];
-    static struct rpc_call *sinks[STREAMS];
-    size_t sent = 0;
-
-    (void)unused;
-    rpc_pair_open(&pair, &services);
-    for (int i = 0; i < STREAMS; i++) {
-        start(&pair, &r[i], "/test.Test/Sink", 0);
-        rpc_pair_settle(&pair);
-        sinks[i] = seen.call;
-        rpc_call_pause(sinks[i], true);
-    }
-    test_message m = message_of(200000, 0);
-    for (int round = 0; round < 10; round++) {
-        for (int i = 0; i < STREAMS; i++) {
-            while (rpc_request_send(r[i].request, &m.base))
-                sent++;
-            sent++;
-        }
-        rpc_pair_settle(&pair);
-    }
-    assert_int_equal(seen.messages, 0);
-    /* As the calls end one after another, seen.call must be the one that ends. */
-    for (int i = 0; i < STREAMS; i++) {
-        rpc_request_half_close(r[i].request);
-        seen.call = sinks[i];
-        rpc_call_pause(sinks[i], false);
-        rpc_pair_run(&pair, &r[i].done);
-        assert_int_equal(r[i].status.code, STATUS_OK);
-    }
-    assert_int_equal(seen.messages, sent);
-    assert_int_equal(seen.bytes, sent * 200000);
-    rpc_pair_close(&pair);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,7 +308,6 @@ int main(void)
         cmocka_unit_test_setup(paused_client, setup),
         cmocka_unit_test_setup(paused_until_after_the_end, setup),
         cmocka_unit_test_setup(paused_server, setup),
-        cmocka_unit_test_setup(many_paused, setup),
     };
 
     return cmocka_run_group_tests(tests, setup_pattern, NULL);

@@ -604,7 +604,7 @@ static void unfinished_messages(void **unused)
     }
     assert_string_equal(raw.grpc_status, "8");
     assert_non_null(strstr(raw.grpc_message, "unfinished messages"));
-    assert_in_range(rounds, RPC_CONN_BUFFERED_MAX / (16000 * calls_open) - 50, RPC_CONN_BUFFERED_MAX / (16000 * calls_open) + 50);
+    assert_in_range(rounds, RPC_CONN_UNFINISHED_MAX / (16000 * calls_open) - 50, RPC_CONN_UNFINISHED_MAX / (16000 * calls_open) + 50);
     assert_false(raw.closed);
     free(part);
     raw_close(&raw);
