@@ -364,7 +364,7 @@ static const struct rpc_method agent_methods[] = {
 #undef AGENT_METHOD
 
 /* However many streams are open, there is room for calls. */
-_Static_assert(AGENT_EXECS_MAX + AGENT_ATTACHES_MAX + AGENT_FORWARDS_MAX + AGENT_CONTAINERS_MAX + AGENT_PUTS_MAX +
+_Static_assert(AGENT_EXECS_MAX + AGENT_ATTACHES_MAX + AGENT_FORWARDS_MAX + AGENT_CONTAINERS_MAX + AGENT_INTAKES_MAX +
                        AGENT_SUBSCRIBERS_MAX + 100 <= H2_STREAMS_MAX, "an agent's streams and calls fit one connection");
 
 void agent_service(struct agent *agent, struct rpc_service *out)

@@ -5,14 +5,17 @@ The everyday run is a small one; INTERLINK_CRI_SOAK=1 for the whole numbers."""
 import contextlib
 import os
 import pathlib
+import signal
 import socket
 import threading
 import time
 
 import pytest
+import spdy
 import streams
 from cri import pb
 from serving import BINARY, Pod
+from test_streaming import Server
 
 FULL = bool(os.environ.get("INTERLINK_CRI_SOAK"))
 SANITIZED = b"__asan_init" in BINARY.read_bytes()
@@ -132,3 +135,82 @@ def test_stalled_streams_hold_nobody_up(serve, cri):
         print("stalled streams: serve grew by %.0f MiB, the agent by %.0f; the slowest probe took %.2f s" % (*grown, worst))
         # A sanitizer keeps what was freed for a while: only the plain program's memory says something.
         assert SANITIZED or (grown[0] < 200 and grown[1] < 100), grown
+
+
+# ---- streams and the end of their pod ----
+
+def told(errors):
+    """What the error streams of a port forward say."""
+    return {bytes(e.data).decode() for e in errors}
+
+
+@pytest.mark.parametrize("how", ["spdy", "v2.portforward.k8s.io"])
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_forwards_end_with_their_pod(serve, cri, how, end):
+    """The session itself, too: also one that has no connection at the moment, or one half of one."""
+    pod = Pod(serve, cri, "ending")
+    spring = Spring()
+    with contextlib.closing(spring), streams.Forward(streams.forward_url(cri, pod.id), how) as f, \
+            streams.Forward(streams.forward_url(cri, pod.id), how) as idle:
+        pairs = [f.open(spring.port) for _ in range(3)]
+        f.connection.open(streamType="error", port=spring.port, requestID="half")
+        assert all(data.wait(lambda s: len(s.data) > 0) for data, _ in pairs)
+        if end == "stop":
+            cri.runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod.id))
+        else:
+            for agent in agents_of(serve, pod.id):
+                os.kill(agent, signal.SIGKILL)
+        for session in (f, idle):
+            with session.connection.news:
+                assert session.connection.news.wait_for(lambda s=session: s.connection.over, 10)
+        assert f.connection.goaway is not None or how != "spdy"
+        words = "was stopped" if end == "stop" else "connection"
+        for error in told(error for _, error in pairs):
+            assert f"error forwarding port {spring.port} to pod {pod.id[:13]}: " in error and words in error, error
+
+
+def test_a_forward_is_told_at_once_when_its_pod_is_gone(serve, cri):
+    pod = Pod(serve, cri, "gone")
+    url = streams.forward_url(cri, pod.id)
+    cri.runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod.id))
+    with streams.Forward(url) as f:
+        _, error = f.open(1)
+        assert "is not ready" in error.read_all().decode()
+
+
+def test_commands_end_with_their_agent(serve, cri):
+    """At once, with an error that says why: those that run, and those whose client has not made its streams yet."""
+    pod = Pod(serve, cri, "ending")
+    container = pod.run("sleep", "100000")
+    with streams.run(cri, container, "sh", "-c", "echo up; sleep 4715") as c, streams.attach(cri, container) as d, \
+            spdy.Connection(streams.exec_url(cri, container, "true"), ["v4.channel.k8s.io"]) as half:
+        c.wait_output(b"up")
+        error = half.open(streamType="error")
+        begin = time.monotonic()
+        for agent in agents_of(serve, pod.id):
+            os.kill(agent, signal.SIGKILL)
+        assert "connection" in c.finish()[2] and "connection" in d.finish()[2]
+        assert "out of reach" in error.read_all().decode()
+        assert time.monotonic() - begin < 10
+
+
+def test_what_a_leaving_client_said_arrives(serve, cri):
+    """All of it was sent and the streams ended in order, then the client says goodbye: the pod still gets it, at its own pace."""
+    heard = []
+
+    def slowly(connection):
+        time.sleep(1)
+        count = 0
+        while data := connection.recv(1 << 16):
+            count += len(data)
+        heard.append(count)
+    pod = Pod(serve, cri, "slow")
+    with Server(slowly) as server:
+        with streams.Forward(streams.forward_url(cri, pod.id)) as f:
+            for _ in range(3):
+                data, _ = f.open(server.port)
+                data.write(bytes(3 << 20))
+                data.close()
+            f.connection.control(spdy.GOAWAY, 0, bytes(8))
+            f.connection.sock.shutdown(socket.SHUT_WR)
+            eventually(lambda: heard == [3 << 20] * 3)
