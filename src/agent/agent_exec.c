@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -274,11 +275,24 @@ static void agent_exec_on_writable(void *arg)
     agent_exec_watch(&e->streams[1]);
 }
 
+/* What is in the pipe by now. On a machine that did not let us run for so long, nothing of it may have been read yet. */
+static void agent_exec_read_rest(struct agent_exec_stream *s)
+{
+    int left = 0;
+
+    if (s->fd < 0 || ioctl(s->fd, FIONREAD, &left) < 0)
+        return;
+    for (; left > 0 && s->fd >= 0 && !s->exec->blocked; left -= (int)AGENT_EXEC_READ_SIZE)
+        agent_exec_on_readable(s, WATCH_READ);
+}
+
 /* Descendants hold the pipes: they had their time. */
 static void agent_exec_on_drain(void *arg)
 {
     struct agent_exec *e = arg;
 
+    agent_exec_read_rest(&e->streams[0]);
+    agent_exec_read_rest(&e->streams[1]);
     if (e->blocked) { /* not they, but the caller is slow */
         timer_start(e->agent->loop, &e->drain, AGENT_DRAIN_MS, agent_exec_on_drain, e);
         return;
