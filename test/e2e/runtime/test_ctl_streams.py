@@ -358,8 +358,5 @@ def test_the_pod_of_a_port_forward_goes(serve, pod, cri):
         assert connection.recv(1) == b""
         connection.close()
         cri.runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod.id))
-        with socket.create_connection(("127.0.0.1", forward.ports[0])) as refused:
-            assert refused.recv(1) == b""
-        assert pod.id[:13] in forward.process.stderr.readline()
-        forward.process.terminate()
-        assert forward.process.communicate(timeout=20) and forward.wait() == 0
+        _, errors = forward.process.communicate(timeout=20)  # the session ends with the pod, and says so
+        assert forward.process.returncode == 1 and errors.strip(), errors
