@@ -48,6 +48,7 @@ void doctor_check_socket(struct doctor *d);
 void doctor_check_handlers(struct doctor *d);
 void doctor_check_relay(struct doctor *d);
 void doctor_check_network(struct doctor *d);
+void doctor_check_volumes(struct doctor *d);
 
 /* doctor_cluster.c */
 /* What only matters for handlers on other machines. */

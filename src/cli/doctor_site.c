@@ -224,6 +224,31 @@ void doctor_check_network(struct doctor *d)
                    message);
 }
 
+/* Volumes of pods on other machines. */
+void doctor_check_volumes(struct doctor *d)
+{
+    cleanup_buf struct buf missing = BUF_INIT;
+    bool remote = false, any = false;
+
+    for (size_t i = 0; d->configured && i < d->config.node.handler_count; i++) {
+        const struct node_handler_options *o = &d->config.node.handlers[i];
+        remote = remote || *o->url != '\0';
+        for (const char *const *path = o->shared_paths; path != NULL && *path != NULL; path++) {
+            any = true;
+            if (access(*path, F_OK) < 0)
+                buf_printf(&missing, "%s%s", missing.n > 0 ? ", " : "", *path);
+        }
+    }
+    if (!remote)
+        return;
+    if (missing.n > 0)
+        doctor_say(d, DOCTOR_WARN, "volumes", "mount it here, too, or take it out of SharedPaths (docs/volumes.md)",
+                   "SharedPaths that this machine does not have: %s", buf_cstr(&missing));
+    else
+        doctor_say(d, DOCTOR_OK, "volumes", "", "on other machines ConfigMaps, Secrets and the like are copied; %s",
+                   any ? "the shared paths are all here" : "hostPaths and PersistentVolumes are refused, for SharedPaths is empty");
+}
+
 #undef DOCTOR_ANSWER_MS
 #undef DOCTOR_SPACE_FAIL
 #undef DOCTOR_SPACE_WARN

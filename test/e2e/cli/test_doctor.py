@@ -109,7 +109,7 @@ def test_interlink_servers(root):
     server = http.server.HTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
-    handlers = (f"Handlers:\n- {{Name: there, Target: 'http://127.0.0.1:{port}'}}\n"
+    handlers = (f"Handlers:\n- {{Name: there, Target: 'http://127.0.0.1:{port}', SharedPaths: [{root}, /no/such/folder]}}\n"
                 f"- {{Name: gone, Target: 'unix://{root}/none.sock'}}\n")
     status, lines, text = doctor(root, f"Socket: {root}/cri.sock\nStateDir: {root}/state\n{handlers}")
     server.shutdown()
@@ -118,6 +118,7 @@ def test_interlink_servers(root):
     assert lines["handler there"] == ("ok", f"http://127.0.0.1:{port} answers"), text
     assert lines["handler gone"][0] == "FAIL"
     assert lines["relay"][0] == "warn" and "set Relay.Listen" in text
+    assert lines["volumes"] == ("warn", "SharedPaths that this machine does not have: /no/such/folder"), text
 
 
 def test_a_cluster(root):

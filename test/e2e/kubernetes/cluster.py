@@ -24,17 +24,7 @@ class Cluster:
         self.socket = self.root / "cri.sock"
         self.log = self.root / "serve.log"
         self.serve = None
-        self.elsewhere = None
-        (self.root / "shared").mkdir()
-        (self.root / "config.yaml").write_text(f"""
-Socket: {self.socket}
-StateDir: {self.root}/state
-Relay: {{Listen: "127.0.0.1:10443"}}
-Handlers:
-  - {{Name: local, Target: local}}
-  - {{Name: cluster, Target: "unix://{self.root}/remote.sock"}}
-SharedPaths: [{self.root}/shared]
-""")
+        (self.root / "config.yaml").write_text(f"Socket: {self.socket}\nStateDir: {self.root}/state\n")
 
     # ---- the node's runtime ----
     def start_serve(self):
@@ -52,28 +42,16 @@ SharedPaths: [{self.root}/shared]
         self.serve.send_signal(signal.SIGKILL)
         self.serve.wait()
 
-    # ---- another machine: it shares one folder with the node, and sees nothing of what kubelet keeps ----
-    def start_elsewhere(self):
-        command = [str(BINARY), "plugin", "--dir", str(self.root / "remote"), "--listen", f"unix://{self.root}/remote.sock"]
-        hide = 'mount -t tmpfs none "$0" && exec "$@"'
-        with (self.root / "plugin.log").open("ab") as log:
-            self.elsewhere = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{self.netns}", "unshare", "-m", "--propagation", "private", "sh", "-c", hide,
-                 str(self.root / "k8s"), *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        wait(lambda: (self.root / "remote.sock").exists(), 20, lambda: (self.root / "plugin.log").read_text())
-
     # ---- the cluster ----
     def up(self):
         (self.root / "k8s").mkdir()
         self.run("netns.sh", "up")
-        self.start_elsewhere()
         self.start_serve()
         image = self.root / "busybox.tar"
         subprocess.run([str(FIXTURE / "mkimage.py"), str(image), IMAGE], check=True)
         loaded = self.ctl("load", str(image))
         assert loaded.returncode == 0, loaded.stderr
         self.run("fixture.sh", "up", str(self.socket))
-        self.apply({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "remote"}, "handler": "cluster"})
         return self
 
     def run(self, script, *arguments):
@@ -91,8 +69,6 @@ SharedPaths: [{self.root}/shared]
                 self.ctl("rmp", "-f", line)
             self.serve.terminate()
             self.serve.wait(20)
-            self.elsewhere.terminate()
-            self.elsewhere.wait(20)
             self.run("fixture.sh", "wipe")
         for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
             if str(self.root) in line:

@@ -12,13 +12,16 @@ API = TOP / "test" / "fixtures" / "interlink" / "api_server.py"
 
 
 class Site:
-    def __init__(self, cluster, name):
+    def __init__(self, cluster, name, hide=None):
+        """`hide`: a folder of this machine that the site does not see."""
         self.cluster = cluster
         self.name = name
         self.root = cluster.root / name
         self.root.mkdir()
         self.url = f"unix://{self.root}/api.sock"
         enter = ["nsenter", f"--net=/run/netns/{cluster.netns}"]
+        if hide is not None:
+            enter += ["unshare", "-m", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', hide]
         self.processes = [
             self.start(*enter, BINARY, "plugin", "--dir", self.root / "jobs", "--listen", f"unix://{self.root}/plugin.sock"),
             self.start("python3", API, "--listen", self.url, "--plugin", f"unix://{self.root}/plugin.sock")]

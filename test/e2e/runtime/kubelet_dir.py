@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What kubelet keeps on a node's disk for its pods, and two mount namespaces: the node's, which sees it, and that of the machine
 where jobs run, which does not."""
+import contextlib
 import os
 import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 
 from cri import pb
@@ -85,14 +88,15 @@ class Kubelet:
 class Node(Serve):
     """serve in a mount namespace of its own, in which tests may mount what kubelet would."""
 
-    def __init__(self, *arguments, **more):
+    def __init__(self, *arguments, own_user_namespace=False, **more):
         super().__init__(*arguments, **more)
-        self.holder = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sleep", "1000000"],
+        self.flags = ["-U", "-r", "-m"] if own_user_namespace else ["-m"]
+        self.holder = subprocess.Popen(["unshare", *self.flags, "--propagation", "private", "sleep", "1000000"],
                                        stdin=subprocess.DEVNULL, start_new_session=True)
         wait(lambda: pathlib.Path(f"/proc/{self.holder.pid}/comm").read_text() == "sleep\n", 10)
 
     def inside(self):
-        return ["nsenter", "-m", "-t", str(self.holder.pid)]
+        return ["nsenter", *[f for f in self.flags if f != "-r"], "-t", str(self.holder.pid)]
 
     def command(self, *arguments):
         return (self.inside() if arguments[0] == "serve" else []) + super().command(*arguments)
@@ -138,6 +142,57 @@ class Elsewhere:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(20) == 0
+
+
+class Wire:
+    """What agents dial instead of the relay: connections that pass through here can be cut."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.relay = None  # its port
+        self.up = True
+        self.open = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near = self.listener.accept()[0]
+                if not self.up:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self.relay))
+            except OSError:
+                if self.listener.fileno() < 0:
+                    return
+                near.close()
+                continue
+            self.open += [near, far]
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self.carry, args=(a, b), daemon=True).start()
+
+    @staticmethod
+    def carry(a, b):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+        except OSError:
+            pass
+        for s in (a, b):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        self.up = False
+        for s in self.open:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+        self.open = []
+
+    def mend(self):
+        self.up = True
 
 
 def mount(path, where, readonly=False, **more):

@@ -3,12 +3,13 @@
 import hashlib
 import os
 import socket
+import subprocess
 import tempfile
 import time
 
 import pytest
 from cri import pb, refused
-from kubelet_dir import Elsewhere, Kubelet, Node, mount, wait
+from kubelet_dir import Elsewhere, Kubelet, Node, Wire, mount, wait
 from serving import USER, Pod
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="mount namespaces of a node and of another machine are made as root")
@@ -25,15 +26,19 @@ def serve(request, images):
     user = USER if request.param == "user" else None
     root = tempfile.mkdtemp(prefix="icri-", dir="/tmp")
     os.chmod(root, 0o755)
+    wire = Wire()
+    wire.relay = free_port()
     server = Node(root, user=user, config=f"""
 Relay:
-  Listen: 127.0.0.1:{free_port()}
+  Listen: 127.0.0.1:{wire.relay}
+  Advertise: 127.0.0.1:{wire.port}
 Handlers:
   - Name: cluster
     Target: unix://{root}/remote.sock
 SharedPaths: [{root}/shared]
 """)
     server.kind = request.param
+    server.wire = wire
     server.kubelet = Kubelet(server.root / "kubelet", user)
     (server.root / "shared").mkdir()
     (server.root / "shared").chmod(0o777)
@@ -46,6 +51,7 @@ SharedPaths: [{root}/shared]
     left = os.listdir(server.root / "remote" / "jobs")
     server.plugin.stop()
     server.finish()
+    wire.listener.close()
     assert not left
 
 
@@ -145,6 +151,25 @@ def test_a_rotated_token_and_a_restart_of_serve(serve, cri, pod):
     assert now[0] == untouched[0] and now[1] != untouched[1], "what had not changed was sent again"
 
 
+def test_a_connection_that_is_cut(serve, cri, pod):
+    """Cut while it changes, for a while, and mended: the container has the last version, and was not restarted."""
+    def write(text):
+        return serve.kubelet.projected(pod.uid, "configmap", "cm", {"key": text, "large": os.urandom(1 << 20)})
+    volume = write(b"0")
+    serve.kubelet.own()
+    container = pod.run("sleep", "1000", mounts=[mount(volume, "/cm", True)])
+    for i in range(1, 5):
+        write(str(i).encode())
+        time.sleep(0.1 * i)
+        serve.wire.cut()
+        write(f"{i} away".encode())
+        time.sleep(0.1)
+        serve.wire.mend()
+        pod.wait_for_agent()
+    wait(lambda: sh(cri, container, "cat /cm/key") == "4 away", 10)
+    assert len(sh(cri, container, "ls -A /cm").split()) == 4
+
+
 def test_sub_paths(serve, cri, pod):
     kubelet = serve.kubelet
     cm = kubelet.projected(pod.uid, "configmap", "cm", {"one.conf": (b"old", 0o640), "other": b""})
@@ -188,6 +213,19 @@ def test_memory(serve, cri, pod):
         assert pod.output(other)[0] == b"3145728\n"
     finally:
         serve.umount(ram)
+
+
+def test_huge_pages(serve, cri, pod):
+    if "hugetlbfs" not in open("/proc/filesystems", encoding="ascii").read() or serve.kind != "root":
+        pytest.skip("no huge pages")
+    huge = serve.kubelet.empty_dir(pod.uid, "huge")
+    serve.mount("-t", "hugetlbfs", "-o", "pagesize=2M", "nodev", huge)
+    try:
+        container = pod.run("sleep", "1000", mounts=[mount(huge, "/huge")])
+        line = sh(cri, container, "grep ' /huge ' /proc/mounts")
+        assert "hugetlbfs" in line and "pagesize=2M" in line
+    finally:
+        serve.umount(huge)
 
 
 def test_shared_paths(serve, cri, pod):
@@ -278,3 +316,34 @@ def test_termination_messages(serve, cri, pod):
     assert cri.wait_exit(away).exit_code == 5
     assert logs[3].read_bytes() == b"before"
     (serve.root / "shared" / "go").unlink()
+
+
+def test_without_signs_from_the_kernel(images):
+    """Where nobody may watch folders any more, they are looked at."""
+    root = tempfile.mkdtemp(prefix="icri-", dir="/tmp")
+    os.chmod(root, 0o755)
+    server = Node(root, own_user_namespace=True, config=f"""
+Relay: {{Listen: "127.0.0.1:{free_port()}"}}
+Handlers: [{{Name: cluster, Target: "unix://{root}/remote.sock"}}]
+""")
+    server.kind = "root"
+    server.kubelet = Kubelet(server.root / "kubelet")
+    server.plugin = Elsewhere(server, server.kubelet.root)
+    try:
+        done = subprocess.run([*server.inside(), "sh", "-c", "echo 0 > /proc/sys/user/max_inotify_watches"], check=False)
+        if done.returncode != 0:
+            pytest.skip("the limit cannot be set in a user namespace")
+        server.plugin.start()
+        server.start()
+        assert server.ctl("load", str(images)).returncode == 0
+        pod = Pod(server, server.client, "blind")
+        uid = pod.config.metadata.uid
+        volume = server.kubelet.projected(uid, "configmap", "cm", {"key": b"old"})
+        container = pod.run("sleep", "1000", mounts=[mount(volume, "/cm", True)])
+        server.kubelet.projected(uid, "configmap", "cm", {"key": b"new"})
+        wait(lambda: sh(server.client, container, "cat /cm/key") == "new", 5)
+        assert server.watches() == 0 and "max_user_watches" in server.log.read_text()
+        server.client.remove_everything()
+        server.plugin.stop()
+    finally:
+        server.finish()
