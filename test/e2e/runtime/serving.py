@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real `interlink-cri serve` in a folder of its own, as root or as an ordinary user."""
+import contextlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -123,6 +125,9 @@ class Serve:
         problems += [f"left behind: {line}" for line in self.leftovers()]
         for process in self.processes():
             os.kill(process, signal.SIGKILL)
+        for folder in self.cgroups():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         shutil.rmtree(self.root, ignore_errors=True)
         assert not problems, "\n".join(problems) + "\n" + "serve.log:\n"
 
@@ -140,12 +145,24 @@ class Serve:
                 found.append(int(entry.name))
         return found
 
+    def cgroups(self):
+        """Cgroups of our pods and of their containers, the innermost first."""
+        pods = set(re.findall(r"pod ([0-9a-f]{13})", self.log.read_text(errors="replace")))
+        found = []
+        for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+            _, where, kind = line.split(" ")[:3]
+            for common in pathlib.Path(where).glob("interlink-cri/*/") if kind in ("cgroup", "cgroup2") else ():
+                if common.name[:13] in pods:
+                    found += [pathlib.Path(folder) for folder, _, _ in os.walk(common, topdown=False)]
+        return found
+
     def leftovers(self):
         time.sleep(0.2)
         found = [f"process {p}: {pathlib.Path(f'/proc/{p}/cmdline').read_bytes()!r}" for p in self.processes()]
         for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
             if str(self.root) in line:
                 found.append("mount: " + line)
+        found += [f"cgroup: {c}" for c in self.cgroups()]
         jobs = self.root / "state" / "plugin" / "jobs"
         if jobs.is_dir():
             found += [f"job folder: {j}" for j in jobs.iterdir()]

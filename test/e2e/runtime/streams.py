@@ -77,7 +77,11 @@ class SpdyCommand:
                 assert self.streams[i].replied
 
     def sink(self, which, function):
-        self.streams[which].sink = function
+        stream = self.streams[which]
+        with self.connection.news:  # what has come already
+            function(bytes(stream.data))
+            stream.data.clear()
+            stream.sink = function
 
     def write(self, data):
         self.streams[STDIN].write(data)
@@ -155,7 +159,10 @@ class WebSocketCommand:
             self.news.notify_all()
 
     def sink(self, which, function):
-        self.sinks[which] = function
+        with self.news:  # what has come already
+            function(bytes(self.data[which]))
+            self.data[which].clear()
+            self.sinks[which] = function
 
     def send(self, which, data):
         if self.base64:
