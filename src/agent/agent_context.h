@@ -33,7 +33,7 @@
 #include "agent/agent_stats.h"
 #include "agent/engine.h"
 #include "base/base.h"
-#include "io/loop.h"
+#include "io/tcp_dial.h"
 #include "rpc/rpc.h"
 
 #include "agent.pb-c.h"
@@ -51,8 +51,8 @@ struct agent {
     Runtime__V1__PodSandboxConfig *sandbox; /* owned; NULL until ConfigureSandbox */
     struct strmap containers;   /* id -> struct agent_container, owned */
     bool greeted;               /* the node has said hello on this connection */
-    size_t exec_count, attach_count, forward_count;
-    uint8_t *forward_block; /* owned by agent_forward.c; what it reads into, while there are any */
+    size_t exec_count, attach_count;
+    struct tcp_dialer dialer; /* connections to the pod's ports */
     uint8_t *exec_block;    /* owned by agent_exec.c, likewise */
     struct list intakes;        /* calls that bring blobs or files (agent_intake.c) */
     size_t intake_count;

@@ -23,6 +23,12 @@
 /* Ranges of a user namespace's map: a user has one or two in /etc/subuid, a pod one. */
 #define USERNS_RANGES_MAX 16
 
+/* For one address to answer: within one machine that is at once, and kubelet waits for 30 s. */
+#define TCP_DIAL_CONNECT_MS 10000
+#define TCP_DIAL_ADDRESSES_MAX 8
+/* One read from such a connection. */
+#define TCP_DIAL_READ_SIZE (64u << 10)
+
 /* ---- http/2 ---- */
 /* Streams a peer may have open at once: kubelet has one call a pod worker, some hundreds on a big node; a pod's agent serves
  * all the streams of the next section but one and has room for calls besides. */
@@ -324,11 +330,6 @@
 #define AGENT_EXECS_MAX 128
 /* Connections to a pod's ports at a time: each is a descriptor, of which a job often has 1,024 only. */
 #define AGENT_FORWARDS_MAX 512
-/* For one address to answer: within one machine that is at once, and kubelet waits for 30 s. */
-#define AGENT_FORWARD_CONNECT_MS 10000
-#define AGENT_FORWARD_ADDRESSES_MAX 8
-/* One read from such a connection. */
-#define AGENT_FORWARD_READ_SIZE (64u << 10)
 /* Clients attached to a pod's containers at a time. */
 #define AGENT_ATTACHES_MAX 128
 /* One read of an exec's output; its input comes in messages, one of which is kept while the process does not read. */

@@ -361,6 +361,11 @@ size_t h2_open_streams(const struct h2 *h2)
     return h2->stream_count;
 }
 
+struct stream *h2_carrier(const struct h2 *h2)
+{
+    return h2->stream;
+}
+
 /* The client has had time to hear the notice: from now on new streams are ignored. */
 static void h2_on_grace_over(void *arg)
 {

@@ -98,6 +98,8 @@ void h2_terminate(struct h2 *h2, uint32_t code, const char *why);
 /* Client: false when the peer wants no more requests (GOAWAY) or the connection is closed. */
 bool h2_accepts_requests(const struct h2 *h2);
 size_t h2_open_streams(const struct h2 *h2);
+/* What carries it; NULL once it is closed. */
+struct stream *h2_carrier(const struct h2 *h2);
 /* On the wire, or inside TLS, so far. */
 void h2_bytes(const struct h2 *h2, uint64_t *received, uint64_t *sent);
 

@@ -2,7 +2,9 @@
 #include "io/stream.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -109,6 +111,27 @@ static void stream_name_peer(struct stream_fd *f)
         snprintf(peer, sizeof f->base.peer, "unix:pid=%d,uid=%u", who.pid, who.uid);
     else
         snprintf(peer, sizeof f->base.peer, "%s:fd=%d", f->is_socket ? "socket" : "pipe", f->read_fd);
+}
+
+/* A process that has ended has no connection any more: while there is one, its number is its own. */
+int stream_peer_netns(const struct stream *s)
+{
+    const struct stream_fd *f = (const struct stream_fd *)(const void *)s;
+    struct ucred who = { .pid = 0 };
+    socklen_t n = sizeof who;
+    char path[64];
+
+    if (s->ops != &stream_fd_ops || !f->is_socket || getsockopt(f->read_fd, SOL_SOCKET, SO_PEERCRED, &who, &n) < 0 ||
+        who.pid <= 0)
+        return -1;
+    snprintf(path, sizeof path, "/proc/%d/ns/net", (int)who.pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct pollfd gone = { f->read_fd, POLLRDHUP, 0 };
+    if (fd >= 0 && poll(&gone, 1, 0) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
 }
 
 struct stream *stream_of_fds(struct loop *loop, int read_fd, int write_fd, struct status *err)

@@ -31,6 +31,9 @@ struct stream {
 struct stream *stream_of_fd(struct loop *loop, int fd, struct status *err);
 /* Two descriptors as one connection (a command's standard output and input). Takes both. */
 struct stream *stream_of_fds(struct loop *loop, int read_fd, int write_fd, struct status *err);
+/* The network namespace of the process that made the connection, when it is one of this machine and the connection still stands: a
+ * descriptor for the caller to close; else -1. Needs what ptrace(2) calls PTRACE_MODE_READ over that process. */
+int stream_peer_netns(const struct stream *s);
 /* Sets the callback and what it should hear. */
 static inline void stream_listen(struct stream *s, void (*on_event)(void *arg, unsigned events), void *arg)
 {

@@ -161,6 +161,13 @@ bool link_ready(const struct link *link)
     return link->ready;
 }
 
+int link_netns(const struct link *link)
+{
+    const struct stream *stream = rpc_conn_carrier(link->conn);
+
+    return stream != NULL ? stream_peer_netns(stream) : -1;
+}
+
 void link_bytes(const struct link *link, uint64_t *received, uint64_t *sent)
 {
     rpc_conn_bytes(link->conn, received, sent);

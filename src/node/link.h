@@ -13,6 +13,8 @@ struct link;
 struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str early);
 struct rpc_conn *link_conn(struct link *link);
 bool link_ready(const struct link *link);
+/* The network that the agent is in: a descriptor of its namespace, for the caller to close, when serve can see it; else -1. */
+int link_netns(const struct link *link);
 void link_bytes(const struct link *link, uint64_t *received, uint64_t *sent);
 /* The pod's network is up: goes on with the set-up if that waits for it. */
 void link_configure(struct link *link);

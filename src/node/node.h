@@ -34,6 +34,7 @@
 #include "http/h2.h"
 #include "io/loop.h"
 #include "io/socket.h"
+#include "io/tcp_dial.h"
 #include "node/lists.h"
 #include "node/state.h"
 #include "rpc/rpc.h"
@@ -141,6 +142,7 @@ struct node {
     struct relay *relay;
     struct h2_budget link_budget;    /* of all agents' connections */
     struct channel_budget stream_budget; /* of all clients' streams */
+    struct tcp_dialer dialer;        /* connections to ports of pods on this machine */
     struct streaming *streaming;     /* NULL: switched off */
     struct tls_identity *identity;   /* NULL without relay_listen */
     char relay_pin[72 + 8];          /* "sha256:<64 hex digits>", "" without relay_listen */

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Port forward. Source: k8s.io/kubelet/pkg/cri/streaming/portforward. */
-#include "node/link.h"
+#include "node/pod_conn.h"
 #include "node/sandbox.h"
 #include "node/stream_session.h"
 
-/* One forwarded connection: two channels of the client's, a call to the agent.
+/* One forwarded connection: two channels of the client's, one connection to the pod.
  *
- *   first channel          both there             connected, or not          call and channels are gone
+ *   first channel          both there             connected, or not          all of them are gone
  *  ---------------> HALF ------------> CONNECTING ----------------> OPEN ---------------> freed
  *                     +---- the other never came: an error ---------> DONE -------------------^     */
 enum stream_forward_state {
     STREAM_FORWARD_HALF,
     STREAM_FORWARD_CONNECTING,
     STREAM_FORWARD_OPEN,
-    STREAM_FORWARD_DONE, /* nothing more comes from the agent */
+    STREAM_FORWARD_DONE, /* nothing more comes from the pod */
 };
 
 struct stream_forward_pair {
@@ -26,7 +26,7 @@ struct stream_forward_pair {
     bool data_came, error_came;
     bool data_ended;         /* the client sends no more */
     bool ending;             /* its channels are being ended, which may say that they are gone */
-    struct rpc_request *rpc; /* owned; NULL when it is not running */
+    struct pod_conn *pod; /* owned; NULL when there is none */
     struct timer creation;
 };
 
@@ -48,7 +48,7 @@ static struct stream_forward *stream_forward_of(struct stream_session *s)
 
 static void stream_forward_pair_free(struct stream_forward_pair *pair)
 {
-    rpc_request_cancel(pair->rpc);
+    pod_conn_cancel(pair->pod);
     timer_stop(&pair->creation);
     list_remove(&pair->link);
     stream_forwards_remove(pair->forward->s.streaming);
@@ -59,7 +59,7 @@ static void stream_forward_pair_free(struct stream_forward_pair *pair)
 /* Frees it when nobody needs it any more. */
 static void stream_forward_pair_settle(struct stream_forward_pair *pair)
 {
-    if (!pair->ending && pair->rpc == NULL && pair->data == NULL && pair->error == NULL)
+    if (!pair->ending && pair->pod == NULL && pair->data == NULL && pair->error == NULL)
         stream_forward_pair_free(pair);
 }
 
@@ -81,7 +81,7 @@ static void stream_forward_check_end(struct stream_forward *forward)
     channel_conn_close(forward->s.conn);
 }
 
-/* Nothing more comes from the agent; the pair may be gone afterwards. With an error its text goes to the error channel, and the
+/* Nothing more comes from the pod; the pair may be gone afterwards. With an error its text goes to the error channel, and the
  * data channel breaks off: what came of it may not be all. */
 static void stream_forward_pair_done(struct stream_forward_pair *pair, const struct status *err)
 {
@@ -90,8 +90,8 @@ static void stream_forward_pair_done(struct stream_forward_pair *pair, const str
 
     pair->state = STREAM_FORWARD_DONE;
     timer_stop(&pair->creation);
-    rpc_request_cancel(pair->rpc);
-    pair->rpc = NULL;
+    pod_conn_cancel(pair->pod);
+    pair->pod = NULL;
     pair->ending = true;
     if (err != NULL) {
         log_info("streaming: pod %.13s, port %u: %s", forward->request->pod_sandbox_id, pair->port, err->message);
@@ -113,21 +113,30 @@ static void stream_forward_pair_done(struct stream_forward_pair *pair, const str
     stream_forward_check_end(forward);
 }
 
-/* ---- from the agent ---- */
+/* ---- from the pod ---- */
 
-static void stream_forward_on_message(void *arg, const ProtobufCMessage *message)
+static void stream_forward_on_connected(void *arg)
 {
     struct stream_forward_pair *pair = arg;
-    const Interlink__Agent__V1__PortForwardResponse *response = (const void *)message;
 
-    if (response->connected && pair->state == STREAM_FORWARD_CONNECTING) {
-        pair->state = STREAM_FORWARD_OPEN;
-        if (pair->data != NULL)
-            channel_pause(pair->data, false);
-    }
-    if (response->data.len > 0 && pair->data != NULL && !channel_send(pair->data, response->data.data, response->data.len))
-        rpc_request_pause(pair->rpc, true);
-    if (response->end && pair->data != NULL)
+    pair->state = STREAM_FORWARD_OPEN;
+    if (pair->data != NULL)
+        channel_pause(pair->data, false);
+}
+
+static void stream_forward_on_pod_data(void *arg, struct str piece)
+{
+    struct stream_forward_pair *pair = arg;
+
+    if (pair->data != NULL && !channel_send(pair->data, piece.p, piece.n) && pair->pod != NULL)
+        pod_conn_pause(pair->pod, true);
+}
+
+static void stream_forward_on_pod_end(void *arg)
+{
+    struct stream_forward_pair *pair = arg;
+
+    if (pair->data != NULL)
         stream_channel_end(&pair->forward->s, pair->data);
 }
 
@@ -135,11 +144,11 @@ static void stream_forward_on_finish(void *arg, const struct status *err)
 {
     struct stream_forward_pair *pair = arg;
 
-    pair->rpc = NULL;
+    pair->pod = NULL;
     stream_forward_pair_done(pair, err->code != STATUS_OK ? err : NULL);
 }
 
-static void stream_forward_on_agent_writable(void *arg)
+static void stream_forward_on_pod_writable(void *arg)
 {
     struct stream_forward_pair *pair = arg;
 
@@ -152,12 +161,8 @@ static void stream_forward_on_agent_writable(void *arg)
 static void stream_forward_on_data(void *arg, struct str piece)
 {
     struct stream_forward_pair *pair = arg;
-    Interlink__Agent__V1__PortForwardRequest request = INTERLINK__AGENT__V1__PORT_FORWARD_REQUEST__INIT;
 
-    if (pair->rpc == NULL || piece.n == 0)
-        return;
-    request.data = (ProtobufCBinaryData){ piece.n, (uint8_t *)(uintptr_t)piece.p };
-    if (!rpc_request_send(pair->rpc, &request.base))
+    if (pair->pod != NULL && piece.n > 0 && !pod_conn_send(pair->pod, piece) && pair->data != NULL)
         channel_pause(pair->data, true);
 }
 
@@ -168,16 +173,16 @@ static void stream_forward_on_data_end(void *arg)
     if (pair->data_ended)
         return;
     pair->data_ended = true;
-    if (pair->rpc != NULL)
-        rpc_request_half_close(pair->rpc);
+    if (pair->pod != NULL)
+        pod_conn_half_close(pair->pod);
 }
 
 static void stream_forward_on_writable(void *arg)
 {
     struct stream_forward_pair *pair = arg;
 
-    if (pair->rpc != NULL)
-        rpc_request_pause(pair->rpc, false);
+    if (pair->pod != NULL)
+        pod_conn_pause(pair->pod, false);
 }
 
 /* Both ways have ended, or the client gave it up: then what is still under way is of no use. */
@@ -217,35 +222,28 @@ static void stream_forward_pair_start(struct stream_forward_pair *pair)
     struct stream_forward *forward = pair->forward;
     struct status err = STATUS_INIT;
     struct sandbox *sandbox = node_sandbox(forward->s.node, forward->request->pod_sandbox_id, &err);
-    struct link *link = sandbox != NULL ? sandbox_link(sandbox, &err) : NULL;
-    struct rpc_request_options options = {
-        .method = "/interlink.agent.v1.Agent/PortForward",
-        .bulk = true,
-        .output = &interlink__agent__v1__port_forward_response__descriptor,
-        .on_message = stream_forward_on_message,
-        .on_writable = stream_forward_on_agent_writable,
+    const struct pod_conn_listener listener = {
+        .on_connected = stream_forward_on_connected,
+        .on_data = stream_forward_on_pod_data,
+        .on_end = stream_forward_on_pod_end,
+        .on_writable = stream_forward_on_pod_writable,
         .on_finish = stream_forward_on_finish,
         .arg = pair,
     };
-    Interlink__Agent__V1__PortForwardStart start = INTERLINK__AGENT__V1__PORT_FORWARD_START__INIT;
-    Interlink__Agent__V1__PortForwardRequest first = INTERLINK__AGENT__V1__PORT_FORWARD_REQUEST__INIT;
-    char *addresses[] = { (char *)(uintptr_t) "127.0.0.1", (char *)(uintptr_t) "::1", NULL };
 
     timer_stop(&pair->creation);
-    if (link == NULL) {
+    if (sandbox != NULL) {
+        const char *ip = sandbox->record->ip;
+        const char *addresses[] = { "127.0.0.1", "::1", *ip != '\0' ? ip : NULL, NULL };
+        pair->pod = pod_conn_start(sandbox, pair->port, addresses, &listener, &err);
+    }
+    if (pair->pod == NULL) {
         stream_forward_pair_done(pair, &err);
         return;
     }
-    addresses[2] = sandbox->record->ip;
-    start.port = pair->port;
-    start.addresses = addresses;
-    start.n_addresses = *addresses[2] != '\0' ? 3 : 2;
-    first.start = &start;
     pair->state = STREAM_FORWARD_CONNECTING;
-    pair->rpc = rpc_request_start(link_conn(link), &options);
-    rpc_request_send(pair->rpc, &first.base);
     if (pair->data_ended)
-        rpc_request_half_close(pair->rpc);
+        pod_conn_half_close(pair->pod);
 }
 
 static void stream_forward_pair_take(struct stream_forward_pair *pair, struct channel *channel, bool is_error)
@@ -402,7 +400,7 @@ static void stream_forward_on_linger(void *arg)
 static bool stream_forward_linger(struct stream_forward *forward)
 {
     for (LIST_EACH_SAFE(struct stream_forward_pair, pair, &forward->pairs, link))
-        if (!pair->data_ended || pair->rpc == NULL)
+        if (!pair->data_ended || pair->pod == NULL)
             stream_forward_pair_free(pair);
     if (list_empty(&forward->pairs))
         return false;

@@ -152,6 +152,11 @@ size_t rpc_conn_active(const struct rpc_conn *conn)
     return h2_open_streams(conn->h2);
 }
 
+struct stream *rpc_conn_carrier(const struct rpc_conn *conn)
+{
+    return h2_carrier(conn->h2);
+}
+
 void rpc_conn_free(struct rpc_conn *conn)
 {
     struct list ending;

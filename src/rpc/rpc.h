@@ -78,6 +78,7 @@ void rpc_conn_shutdown(struct rpc_conn *conn);
 /* Ends everything at once: calls are cancelled, requests finish with UNAVAILABLE. NULL is fine. */
 void rpc_conn_free(struct rpc_conn *conn);
 size_t rpc_conn_active(const struct rpc_conn *conn); /* calls or requests under way */
+struct stream *rpc_conn_carrier(const struct rpc_conn *conn); /* what carries it; NULL once it is closed */
 /* What the connection has carried so far, in bytes. */
 void rpc_conn_bytes(const struct rpc_conn *conn, uint64_t *received, uint64_t *sent);
 

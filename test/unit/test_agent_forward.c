@@ -152,9 +152,9 @@ static void wait_forwards(size_t count)
 {
     int64_t deadline = clock_mono_ms() + KIT_TIMEOUT_MS;
 
-    while (kit->agent.forward_count != count && clock_mono_ms() < deadline)
+    while (kit->agent.dialer.count != count && clock_mono_ms() < deadline)
         turn();
-    assert_int_equal(kit->agent.forward_count, count);
+    assert_int_equal(kit->agent.dialer.count, count);
 }
 
 static int listen_fd;
@@ -171,7 +171,7 @@ static int teardown(void **state)
 {
     close(listen_fd);
     wait_forwards(0);
-    assert_null(kit->agent.forward_block);
+    assert_null(kit->agent.dialer.block);
     return kit_teardown(state);
 }
 
@@ -431,7 +431,7 @@ static enum status_code refused(uint32_t port, size_t count, const char **addres
 static void test_bad_input(void **state)
 {
     struct forward f;
-    const char *many[AGENT_FORWARD_ADDRESSES_MAX + 1], *name[] = { "localhost" }, *empty[] = { "" };
+    const char *many[TCP_DIAL_ADDRESSES_MAX + 1], *name[] = { "localhost" }, *empty[] = { "" };
     PB(PortForwardRequest) request = INTERLINK__AGENT__V1__PORT_FORWARD_REQUEST__INIT;
 
     (void)state;
