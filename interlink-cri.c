@@ -54,6 +54,7 @@
 #include "io/stream.c"
 #include "io/socket.c"
 #include "io/tcp_dial.c"
+#include "io/notify.c"
 #include "io/der.c"
 #include "io/tls_keys.c"
 #include "io/tls_make.c"

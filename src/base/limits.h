@@ -20,6 +20,10 @@
 #define LOOP_LAG_WINDOW_MS 30000
 /* Output a worker process may hand back through its pipe. */
 #define WORKER_OUTPUT_MAX (1u << 20)
+/* A service manager whose socket is full is tried again after this; it has many services and reads within milliseconds. */
+#define NOTIFY_AGAIN_MS 100
+/* What is kept for it meanwhile: some messages. */
+#define NOTIFY_KEPT_MAX 4096
 /* Ranges of a user namespace's map: a user has one or two in /etc/subuid, a pod one. */
 #define USERNS_RANGES_MAX 16
 

@@ -19,6 +19,8 @@ const struct config_key config_keys[] = {
     { "LogLevel", CONFIG_LEVEL, CONFIG_AT(log_level), "error, warn, info or debug", NULL },
     { "Handlers", CONFIG_HANDLERS, 0, "where pods run, by RuntimeClass handler", NULL },
     { "DefaultHandler", CONFIG_TEXT, CONFIG_AT(node.default_handler), "handler of pods without a RuntimeClass", NULL },
+    { "NodePods.Handler", CONFIG_TEXT, CONFIG_AT(node.node_pods_handler), "handler of the node's own pods without a RuntimeClass", NULL },
+    { "NodePods.Namespaces", CONFIG_TEXTS, CONFIG_AT(node.node_pods_namespaces), "namespaces whose pods are the node's own", NULL },
     { "SharedPaths", CONFIG_PATHS, CONFIG_AT(shared_paths), "paths that are the same on the machines where pods run", NULL },
     { "QueueHold", CONFIG_DURATION, CONFIG_AT(node.queue_hold_ms), "how long RunPodSandbox waits for a queued job", NULL },
     { "QueueLease", CONFIG_DURATION, CONFIG_AT(node.queue_lease_ms),

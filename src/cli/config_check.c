@@ -58,6 +58,9 @@ char *config_default_socket(void)
 /* The specification's, and where distributions put them. */
 static const char *const config_cni_bin_dirs[] = { "/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni", NULL };
 
+/* Where clusters have kube-proxy, the network's plugins and the like. */
+static const char *const config_node_pods_namespaces[] = { "kube-system", NULL };
+
 void config_set_defaults(struct config *c)
 {
     cleanup_free char *socket = config_default_socket();
@@ -68,6 +71,8 @@ void config_set_defaults(struct config *c)
     c->node.socket = arena_strdup(&c->arena, socket);
     c->node.state_dir = arena_strdup(&c->arena, state);
     c->node.image_dir = c->node.relay_listen = c->node.relay_address = c->node.default_handler = "";
+    c->node.node_pods_handler = "";
+    c->node.node_pods_namespaces = config_node_pods_namespaces;
     c->node.metrics_address = c->node.kubeconfig = c->node.node_name = c->defaults_cpu = "";
     c->node.keep_capacity = true;
     c->node.queue_hold_ms = CONFIG_QUEUE_HOLD_MS;
@@ -255,21 +260,36 @@ static bool config_make_handlers(struct config *c, struct status *err)
     return true;
 }
 
+static bool config_has_handler(const struct config *c, const char *name, const char *place, struct status *err)
+{
+    for (size_t i = 0; i < c->node.handler_count; i++)
+        if (strcmp(c->node.handlers[i].name, name) == 0)
+            return true;
+    return status_set(err, STATUS_INVALID_ARGUMENT, "%s %.64s is not among the Handlers", place, name);
+}
+
 static bool config_check_handlers(struct config *c, struct status *err)
 {
-    const struct node_options *o = &c->node;
-    bool found = false;
+    struct node_options *o = &c->node;
+    const char *given = o->node_pods_handler;
 
     for (size_t i = 0; i < o->handler_count; i++)
         for (size_t k = 0; k < i; k++)
             if (strcmp(o->handlers[i].name, o->handlers[k].name) == 0)
                 return status_set(err, STATUS_INVALID_ARGUMENT, "Handlers: two are called %s", o->handlers[i].name);
     if (*o->default_handler == '\0')
-        c->node.default_handler = o->handlers[0].name;
-    for (size_t i = 0; i < o->handler_count; i++)
-        found = found || strcmp(o->handlers[i].name, o->default_handler) == 0;
-    return found || status_set(err, STATUS_INVALID_ARGUMENT, "DefaultHandler %.64s is not among the Handlers",
-                               o->default_handler);
+        o->default_handler = o->handlers[0].name;
+    for (size_t i = o->handler_count; i > 0 && *given == '\0'; i--)
+        if (*o->handlers[i - 1].url == '\0')
+            o->node_pods_handler = o->handlers[i - 1].name;
+    if (*o->node_pods_handler == '\0')
+        o->node_pods_handler = o->default_handler;
+    for (const char *const *name = o->node_pods_namespaces; *name != NULL; name++)
+        if (!config_is_label(*name))
+            return status_set(err, STATUS_INVALID_ARGUMENT,
+                              "NodePods.Namespaces \"%.64s\": wanted lower-case letters, digits and dashes, at most 63", *name);
+    return config_has_handler(c, o->default_handler, "DefaultHandler", err) &&
+           config_has_handler(c, o->node_pods_handler, "NodePods.Handler", err);
 }
 
 static bool config_check_addresses(struct config *c, struct status *err)

@@ -46,6 +46,7 @@ void doctor_check_space(struct doctor *d);
 void doctor_check_logs(struct doctor *d);
 void doctor_check_socket(struct doctor *d);
 void doctor_check_handlers(struct doctor *d);
+void doctor_check_own_pods(struct doctor *d);
 void doctor_check_relay(struct doctor *d);
 void doctor_check_network(struct doctor *d);
 void doctor_check_volumes(struct doctor *d);

@@ -193,6 +193,29 @@ void doctor_check_handlers(struct doctor *d)
         doctor_say(d, DOCTOR_FAIL, "handlers", "", "%s", err.message);
 }
 
+/* kube-proxy as a job would serve a machine of the cluster behind. */
+void doctor_check_own_pods(struct doctor *d)
+{
+    cleanup_buf struct buf names = BUF_INIT;
+
+    if (!doctor_is_remote(d))
+        return;
+    const struct node_options *o = &d->config.node;
+    for (const char *const *name = o->node_pods_namespaces; *name != NULL; name++)
+        buf_printf(&names, "%s%s", names.n > 0 ? ", " : "", *name);
+    if (names.n == 0)
+        buf_append_str(&names, "no namespace");
+    for (size_t i = 0; i < o->handler_count; i++) {
+        if (strcmp(o->handlers[i].name, o->node_pods_handler) != 0)
+            continue;
+        bool local = *o->handlers[i].url == '\0';
+        doctor_say(d, local ? DOCTOR_OK : DOCTOR_WARN, "node's own pods",
+                   local ? "" : "give Handlers one with `Target: local`, or kube-proxy and network plugins run elsewhere and serve no pod here",
+                   "static pods and those of %s without a RuntimeClass go to handler %s, %s", buf_cstr(&names), o->node_pods_handler,
+                   local ? "this machine" : "on another machine");
+    }
+}
+
 void doctor_check_relay(struct doctor *d)
 {
     bool needed = false;

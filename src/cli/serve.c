@@ -7,6 +7,7 @@
 #include "cli/config.h"
 #include "cli/options.h"
 #include "io/child.h"
+#include "io/notify.h"
 #include "node/node.h"
 
 /* ---- the command line: --config, and an option for each scalar key of the configuration ---- */
@@ -99,6 +100,7 @@ struct serving {
     struct loop *loop;
     struct node *node; /* NULL while it starts */
     bool stopping;
+    struct notify notify; /* the service manager */
 };
 
 static void serve_on_shut_down(void *arg)
@@ -112,6 +114,8 @@ static void serve_on_stop_signal(void *arg, const struct signalfd_siginfo *info)
     struct serving *serving = arg;
 
     log_info("%s: stopping; pods go on", strsignal((int)info->ssi_signo));
+    if (!serving->stopping)
+        notify_say(&serving->notify, "STOPPING=1\nSTATUS=Stopping; pods go on");
     if (serving->node == NULL || serving->stopping)
         loop_stop(serving->loop);
     else
@@ -137,15 +141,21 @@ static int serve_run(const struct config *config)
     struct loop *loop = loop_new(&err);
     struct serving serving = { .loop = loop };
 
+    notify_open(&serving.notify, loop);
     if (loop != NULL && serve_handle_signals(&serving, &err))
         serving.node = node = node_start(loop, &config->node, &err);
     if (node != NULL) {
         log_info("interlink-cri %s serves CRI on unix://%s", config->node.version, config->node.socket);
+        /* All that was on disk is in memory again, and clients can connect. */
+        notify_say(&serving.notify, "READY=1");
+        notify_status(&serving.notify, "Serving CRI on unix://%s", config->node.socket);
         loop_run(loop);
     } else {
         log_error("%s", err.message);
+        notify_status(&serving.notify, "%s", err.message);
     }
     node_stop(node);
+    notify_close(&serving.notify);
     loop_free(loop);
     return node != NULL ? 0 : 1;
 }

@@ -43,9 +43,33 @@ struct handler *node_handler(struct node *node, const char *name, struct status 
     for (size_t i = 0; i < node->options->handler_count; i++)
         if (strcmp(node->handlers[i].options->name, wanted) == 0)
             return &node->handlers[i];
-    status_set(err, STATUS_NOT_FOUND, "runtime_handler: no handler \"%s\" is configured (see Handlers in the configuration)",
-               wanted);
+    cleanup_buf struct buf names = BUF_INIT;
+    for (size_t i = 0; i < node->options->handler_count; i++)
+        buf_printf(&names, "%s%s", i > 0 ? ", " : "", node->handlers[i].options->name);
+    status_set(err, STATUS_NOT_FOUND, "runtime_handler: no handler \"%s\" is configured on this node, only %.512s (see Handlers in the "
+               "configuration)", wanted, buf_cstr(&names));
     return NULL;
+}
+
+/* kubelet says so itself, whatever a pod's own annotations hold: "api", "file" or "http". */
+#define NODE_POD_SOURCE "kubernetes.io/config.source"
+
+bool node_is_own_pod(const struct node *node, const Runtime__V1__PodSandboxConfig *config)
+{
+    for (size_t i = 0; i < config->n_annotations; i++)
+        if (strcmp(config->annotations[i]->key, NODE_POD_SOURCE) == 0 && strcmp(config->annotations[i]->value, "api") != 0)
+            return true;
+    for (const char *const *name = node->options->node_pods_namespaces; *name != NULL; name++)
+        if (strcmp(*name, config->metadata->namespace_) == 0)
+            return true;
+    return false;
+}
+
+struct handler *node_handler_of_pod(struct node *node, const Runtime__V1__RunPodSandboxRequest *request, struct status *err)
+{
+    bool own = *request->runtime_handler == '\0' && node_is_own_pod(node, request->config);
+
+    return node_handler(node, own ? node->options->node_pods_handler : request->runtime_handler, err);
 }
 
 static void *node_find(const struct strmap *map, const char *what, const char *id, struct status *err)
@@ -465,3 +489,6 @@ void node_stop(struct node *node)
     free(node->pod_cidr);
     free(node);
 }
+
+#undef NODE_LEASE_STEP_MS
+#undef NODE_POD_SOURCE

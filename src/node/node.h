@@ -96,6 +96,8 @@ struct node_options {
     const struct node_handler_options *handlers;
     size_t handler_count;
     const char *default_handler;
+    const char *node_pods_handler;            /* of the node's own pods, when they have no RuntimeClass */
+    const char *const *node_pods_namespaces;  /* whose pods are; NULL-terminated. Static pods always are */
     int64_t queue_hold_ms;  /* how long RunPodSandbox waits for a queued job */
     int64_t queue_lease_ms; /* a queued job lives this long without a call, in kubelet's polling time */
     const char *metrics_address; /* "127.0.0.1:PORT" or "unix:///path"; "": none */
@@ -177,6 +179,10 @@ void node_shutdown(struct node *node, void (*on_done)(void *arg), void *arg);
 void node_stop(struct node *node);
 /* NULL: NOT_FOUND, naming the handler. "" is the default one. */
 struct handler *node_handler(struct node *node, const char *name, struct status *err);
+/* A static pod, or one of node_pods_namespaces: kube-proxy, network plugins... */
+bool node_is_own_pod(const struct node *node, const Runtime__V1__PodSandboxConfig *config);
+/* The handler of a pod: what its RuntimeClass says, else by whether it is one of the node's own. */
+struct handler *node_handler_of_pod(struct node *node, const Runtime__V1__RunPodSandboxRequest *request, struct status *err);
 
 /* Something waits in a queue: leases are counted from now on. */
 void node_watch_leases(struct node *node);

@@ -232,7 +232,7 @@ void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__Ru
     struct status err = STATUS_INIT;
     struct handler *handler = NULL;
 
-    if (!sandbox_check_request(request, &err) || (handler = node_handler(node, request->runtime_handler, &err)) == NULL) {
+    if (!sandbox_check_request(request, &err) || (handler = node_handler_of_pod(node, request, &err)) == NULL) {
         rpc_fail(call, &err);
         return;
     }
@@ -673,7 +673,7 @@ void sandbox_on_network_removed(struct sandbox *sandbox, const struct status *er
 void sandbox_restore(struct node *node, Interlink__State__V1__Sandbox *record)
 {
     struct status err = STATUS_INIT;
-    struct handler *handler = node_handler(node, record->runtime_handler, &err);
+    struct handler *handler = node_handler(node, *record->handler != '\0' ? record->handler : record->runtime_handler, &err);
 
     if (handler == NULL) {
         log_error("pod %.13s: %s; it is left alone until that handler is configured again", record->id, err.message);

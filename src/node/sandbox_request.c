@@ -45,6 +45,7 @@ Interlink__State__V1__Sandbox *sandbox_record_new(struct node *node, const struc
     pb_set(&record->token, token);
     pb_set(&record->job_uid, uid);
     pb_set(&record->runtime_handler, request->runtime_handler);
+    pb_set(&record->handler, handler->options->name);
     record->created_at = clock_real_ns();
     record->size = job_size_choose(record->config, NULL, &node->options->size, err);
     if (record->size != NULL && pod_network_plan(node, handler, record, err))

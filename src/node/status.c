@@ -255,16 +255,18 @@ static Runtime__V1__RuntimeCondition *status_condition(struct arena *arena, cons
     return c;
 }
 
-static Runtime__V1__RuntimeHandler *status_handler(struct arena *arena, const char *name, const struct handler *handler)
+/* What both can have. */
+static Runtime__V1__RuntimeHandler *status_handler(struct arena *arena, const char *name, const struct handler *handler,
+                                                   const struct handler *other)
 {
     Runtime__V1__RuntimeHandler *h = STATUS_NEW(arena, Runtime__V1__RuntimeHandler, runtime__v1__runtime_handler__init);
 
     h->name = (char *)(uintptr_t)name;
     h->features =
         STATUS_NEW(arena, Runtime__V1__RuntimeHandlerFeatures, runtime__v1__runtime_handler_features__init);
-    if (handler != NULL) {
-        h->features->recursive_read_only_mounts = handler->recursive_read_only_mounts;
-        h->features->user_namespaces = handler->user_namespaces;
+    if (handler != NULL && other != NULL) {
+        h->features->recursive_read_only_mounts = handler->recursive_read_only_mounts && other->recursive_read_only_mounts;
+        h->features->user_namespaces = handler->user_namespaces && other->user_namespaces;
     }
     return h;
 }
@@ -279,6 +281,13 @@ static void status_runtime_info(struct arena *arena, struct node *node, Runtime_
     json_write_member_string(&w, "socket", node->options->socket);
     json_write_member_string(&w, "stateDir", node->options->state_dir);
     json_write_member_string(&w, "defaultHandler", node->options->default_handler);
+    json_write_member_object(&w, "nodePods");
+    json_write_member_string(&w, "handler", node->options->node_pods_handler);
+    json_write_member_array(&w, "namespaces");
+    for (const char *const *name = node->options->node_pods_namespaces; *name != NULL; name++)
+        json_write_string(&w, *name);
+    json_write_end(&w);
+    json_write_end(&w);
     json_write_member_string(&w, "podCIDR", node->pod_cidr);
     node_object_write(node, &w);
     json_write_member_array(&w, "handlers");
@@ -321,12 +330,14 @@ Runtime__V1__StatusResponse *status_of_runtime(struct arena *arena, struct node 
     /* The machine's network makes no difference to a pod with a user namespace of its own. */
     for (size_t i = 0; i < node->options->handler_count; i++)
         response->features->user_namespaces_host_network |= node->handlers[i].user_namespaces;
-    /* The handler named "" is what pods without a RuntimeClass get. */
+    /* The handler named "" is what pods without a RuntimeClass get: one of two. */
     response->n_runtime_handlers = node->options->handler_count + 1;
     response->runtime_handlers = ARENA_ARRAY(arena, Runtime__V1__RuntimeHandler *, response->n_runtime_handlers);
-    response->runtime_handlers[0] = status_handler(arena, "", node_handler(node, "", &ignored));
+    response->runtime_handlers[0] = status_handler(arena, "", node_handler(node, "", &ignored),
+                                                   node_handler(node, node->options->node_pods_handler, &ignored));
     for (size_t i = 0; i < node->options->handler_count; i++)
-        response->runtime_handlers[i + 1] = status_handler(arena, node->options->handlers[i].name, &node->handlers[i]);
+        response->runtime_handlers[i + 1] = status_handler(arena, node->options->handlers[i].name, &node->handlers[i],
+                                                           &node->handlers[i]);
     if (verbose)
         status_runtime_info(arena, node, response);
     return response;

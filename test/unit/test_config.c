@@ -37,6 +37,9 @@ static void test_defaults(void **state)
     assert_string_equal(c.node.handlers[0].name, "local");
     assert_string_equal(c.node.handlers[0].url, "");
     assert_string_equal(c.node.default_handler, "local");
+    assert_string_equal(c.node.node_pods_handler, "local");
+    assert_string_equal(c.node.node_pods_namespaces[0], "kube-system");
+    assert_null(c.node.node_pods_namespaces[1]);
     assert_int_equal(c.node.queue_hold_ms, CONFIG_QUEUE_HOLD_MS);
     assert_true(c.node.socket[0] == '/' && c.node.state_dir[0] == '/');
     assert_true(str_ends(c.node.image_dir, "/images"));
@@ -80,6 +83,7 @@ static void test_everything(void **state)
     assert_string_equal(c.node.handlers[1].client_key_file, "/k");
     assert_string_equal(c.node.handlers[1].bearer_token_file, "/t");
     assert_string_equal(c.node.default_handler, "b");
+    assert_string_equal(c.node.node_pods_handler, "a"); /* the one on this machine */
     assert_string_equal(c.node.kubeconfig, "/etc/kubernetes/kubelet.conf");
     assert_string_equal(c.node.node_name, "n1");
     assert_false(c.node.keep_capacity);
@@ -117,6 +121,7 @@ static void test_upstream(void **state)
     assert_string_equal(a.node.handlers[0].url, "https://interlink-api.example.com:8080");
     assert_string_equal(a.node.handlers[0].ca_file, "/ca");
     assert_string_equal(a.node.default_handler, "site");
+    assert_string_equal(a.node.node_pods_handler, "site");
     assert_string_equal(a.node.socket, "/x/cri.sock");
     assert_string_equal(a.node.state_dir, "/d");
     assert_int_equal(a.log_level, LOG_DEBUG);
@@ -177,6 +182,9 @@ static void test_refused(void **state)
     refused("SharedPaths: [a]\n", "test.yaml: line 1, column 15: SharedPaths[0]: wanted an absolute path, found \"a\"");
     refused("Handlers: [{Name: a, Target: local}, {Name: a, Target: local}]\n", "Handlers: two are called a");
     refused("DefaultHandler: b\n", "DefaultHandler b is not among the Handlers");
+    refused("NodePods: {Handler: b}\n", "NodePods.Handler b is not among the Handlers");
+    refused("NodePods: {Namespaces: [Kube]}\n",
+            "NodePods.Namespaces \"Kube\": wanted lower-case letters, digits and dashes, at most 63");
     refused("InterlinkAddress: http://h:1\nInterlinkport: 2\n", "InterlinkAddress http://h:1 has a port already: leave Interlinkport out");
     refused("InterlinkAddress: http://h\nInterlinkport: 70000\n", "Interlinkport \"70000\": wanted a number from 1 to 65535");
     refused("Relay: {Advertise: 'h:1'}\n", "Relay.Advertise is of no use without Relay.Listen");

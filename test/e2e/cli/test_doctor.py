@@ -119,6 +119,9 @@ def test_interlink_servers(root):
     assert lines["handler gone"][0] == "FAIL"
     assert lines["relay"][0] == "warn" and "set Relay.Listen" in text
     assert lines["volumes"] == ("warn", "SharedPaths that this machine does not have: /no/such/folder"), text
+    assert lines["node's own pods"][0] == "warn" and "go to handler there, on another machine" in lines["node's own pods"][1], text
+    _, lines, _ = doctor(root, f"Socket: {root}/cri.sock\nStateDir: {root}/state\n{handlers}- {{Name: here, Target: local}}\n")
+    assert lines["node's own pods"] == ("ok", "static pods and those of kube-system without a RuntimeClass go to handler here, this machine")
 
 
 def test_a_cluster(root):
