@@ -8,16 +8,20 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from cluster import FIXTURE, Cluster  # noqa: E402
+from cluster import FIXTURE, Cluster, Place  # noqa: E402
+from remote_site import Site  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def cluster():
+    """One for each worker of pytest-xdist: they differ in their network namespace."""
     if os.getuid() != 0:
         pytest.skip("a kubelet needs root")
-    for program in ("openssl", "ip", "nsenter"):
+    for program in ("openssl", "ip", "nsenter", "unshare"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is missing")
+    if subprocess.run(["unshare", "-n", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("network and mount namespaces are refused here")
     built = subprocess.run([str(FIXTURE / "build.sh")], stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode == 77:
         pytest.skip("Go is missing: Kubernetes cannot be built")
@@ -28,3 +32,42 @@ def cluster():
         yield made
     finally:
         made.down()
+
+
+@pytest.fixture(scope="module")
+def remote(cluster):
+    """A site that shares one folder with the node and sees nothing of what kubelet keeps, behind the RuntimeClass "remote"."""
+    before = cluster.config.read_text()
+    if cluster.site is None:
+        (cluster.root / "shared").mkdir()
+        cluster.site = Site(cluster, "elsewhere", hide=cluster.root / "k8s")
+        cluster.apply({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "remote"}, "handler": "elsewhere"})
+    cluster.config.write_text(before + f"""
+Relay: {{Listen: '127.0.0.1:10443'}}
+DefaultHandler: local
+Handlers:
+  - {{Name: local, Target: local}}
+  - {{Name: elsewhere, Target: '{cluster.site.url}'}}
+SharedPaths: [{cluster.root}/shared, {cluster.programs}]
+""")
+    restart_serve(cluster)
+    yield cluster.site
+    cluster.clear()
+    for line in cluster.ctl("pods", "-q").stdout.split():
+        cluster.ctl("rmp", "-f", line)
+    left = list((cluster.site.root / "jobs" / "jobs").iterdir())
+    cluster.config.write_text(before)
+    restart_serve(cluster)
+    assert not left
+
+
+def restart_serve(cluster):
+    cluster.kill_serve()
+    cluster.start_serve()
+
+
+@pytest.fixture(params=["local", "remote"])
+def place(request, cluster, remote):
+    made = Place(cluster, request.param)
+    yield made
+    made.close()

@@ -7,46 +7,12 @@ import os
 
 import pytest
 from cluster import IMAGE, wait
-from remote_site import Site
 
 BINARY = os.urandom(700_000)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def elsewhere(cluster):
-    """A site that shares one folder with the node, and sees nothing of what kubelet keeps."""
-    config = cluster.root / "config.yaml"
-    before = config.read_text()
-    (cluster.root / "shared").mkdir()
-    site = Site(cluster, "elsewhere", hide=cluster.root / "k8s")
-    config.write_text(before + f"""
-Relay: {{Listen: '127.0.0.1:10443'}}
-DefaultHandler: local
-Handlers:
-  - {{Name: local, Target: local}}
-  - {{Name: elsewhere, Target: '{site.url}'}}
-SharedPaths: [{cluster.root}/shared]
-""")
-    restart(cluster)
-    cluster.apply({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "remote"}, "handler": "elsewhere"})
-    yield site
-    cluster.kubectl("delete", "pods", "--all", "--grace-period=1", "--timeout=60s")
-    for line in cluster.ctl("pods", "-q").stdout.split():
-        cluster.ctl("rmp", "-f", line)
-    left = list((site.root / "jobs" / "jobs").iterdir())
-    config.write_text(before)
-    restart(cluster)
-    site.stop()
-    assert not left
-
-
-def restart(cluster):
-    cluster.kill_serve()
-    cluster.start_serve()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def objects(cluster, elsewhere):
+def objects(cluster, remote):
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rcm"}, "data": {"greeting": "hello", "other": "x"},
               "binaryData": {"binary": base64.b64encode(BINARY).decode()}}
     cluster.kubectl("create", "-f", "-", stdin=json.dumps(config))  # too large for what `apply` remembers
