@@ -292,5 +292,6 @@
 #include "cli/doctor_machine.c"
 #include "cli/doctor_site.c"
 #include "cli/doctor_cluster.c"
+#include "cli/doctor_kubelet.c"
 #include "cli/doctor.c"
 #include "cli/main.c"

@@ -3,7 +3,8 @@
  *
  *   doctor.c           the list of checks, the report
  *   doctor_machine.c   the kernel and the machine: namespaces, overlayfs, cgroups, system call filters, space, clock
- *   doctor_cluster.c   the cluster: credentials, the Node, kubelet's settings
+ *   doctor_cluster.c   the cluster: credentials, the Node, RuntimeClasses, the admission policy
+ *   doctor_kubelet.c   kubelet's settings on this machine, and the service manager's for us
  *   doctor_site.c      the configuration, the socket, folders, interLink APIs, pods' networks
  *
  * Checks that could disturb this process run in a child of it. */
@@ -55,6 +56,9 @@ void doctor_check_volumes(struct doctor *d);
 /* What only matters for handlers on other machines. */
 bool doctor_is_remote(const struct doctor *d);
 void doctor_check_cluster(struct doctor *d);
+
+/* doctor_kubelet.c */
+void doctor_check_service(struct doctor *d);
 void doctor_check_kubelet(struct doctor *d);
 void doctor_check_hugepages(struct doctor *d);
 

@@ -2,19 +2,13 @@
 /* The cluster that this node belongs to. */
 #include "cli/doctor.h"
 
-#include <dirent.h>
-
-#include "io/file.h"
 #include "io/loop.h"
 #include "kube/kube.h"
 #include "kube/node_name.h"
 #include "kube/pod_size.h"
 #include "node/site_capacity.h"
-#include "text/yaml.h"
+#include "text/json.h"
 
-/* kubelet's files are small. */
-#define DOCTOR_FILE_MAX (1u << 20)
-#define DOCTOR_HUGEPAGES "/sys/kernel/mm/hugepages"
 /* Asked of the API server in a dry run: whether the policy would take it over. */
 #define DOCTOR_PROBE "interlink.eu/doctor"
 #define DOCTOR_PROBE_PATCH "{\"metadata\":{\"annotations\":{\"" SITE_CAPACITY_PREFIX "interlink.eu_doctor\":\"1\"}}}"
@@ -133,6 +127,30 @@ static void doctor_cluster_policy(struct doctor_cluster *c)
                version, c->node);
 }
 
+/* Pods name a RuntimeClass, and that names a handler. */
+static void doctor_cluster_classes(struct doctor_cluster *c)
+{
+    const struct node_options *o = &c->d->config.node;
+    cleanup_buf struct buf missing = BUF_INIT;
+
+    if (!doctor_cluster_call(c, "GET", "/apis/node.k8s.io/v1/runtimeclasses", (struct str){ "", 0 })) {
+        doctor_say(c->d, DOCTOR_WARN, "runtime classes", "use kubelet's credentials, or those of deploy/node-access.yaml", "%s", c->err.message);
+        return;
+    }
+    for (size_t i = 0; i < o->handler_count; i++) {
+        bool found = strcmp(o->handlers[i].name, o->default_handler) == 0;
+        for (JSON_EACH(class, json_member(c->answer, "items")))
+            found = found || strcmp(json_string(json_member(class, "handler"), ""), o->handlers[i].name) == 0;
+        if (!found)
+            buf_printf(&missing, "%s%s", missing.n > 0 ? ", " : "", o->handlers[i].name);
+    }
+    if (missing.n > 0)
+        doctor_say(c->d, DOCTOR_WARN, "runtime classes", "kubectl apply -f deploy/runtime-classes.yaml, with a RuntimeClass for each handler",
+                   "no pod can ask for handler %s: no RuntimeClass names it", buf_cstr(&missing));
+    else
+        doctor_say(c->d, DOCTOR_OK, "runtime classes", "", "there is one for each handler, or it is the default");
+}
+
 void doctor_check_cluster(struct doctor *d)
 {
     struct doctor_cluster c = { .d = d };
@@ -152,79 +170,15 @@ void doctor_check_cluster(struct doctor *d)
         return;
     }
     c.kube = kube_new(c.loop, d->config.node.kubeconfig);
-    if (doctor_cluster_who(&c) && doctor_cluster_node(&c) && doctor_is_remote(d) && d->config.node.keep_capacity)
-        doctor_cluster_policy(&c);
+    if (doctor_cluster_who(&c)) {
+        doctor_cluster_classes(&c);
+        if (doctor_cluster_node(&c) && doctor_is_remote(d) && d->config.node.keep_capacity)
+            doctor_cluster_policy(&c);
+    }
     kube_free(c.kube);
     loop_free(c.loop);
     arena_free(&c.arena);
 }
 
-/* ---- kubelet's own settings, which go by this machine ---- */
-
-/* The value of a top-level key of one of kubelet's files, YAML or JSON; "" when there is none. */
-static const char *doctor_kubelet_value(struct arena *arena, const char *dir, const char *file, const char *key)
-{
-    cleanup_free char *path = xasprintf("%s/%s", dir, file);
-    cleanup_buf struct buf text = BUF_INIT;
-    struct status ignored = STATUS_INIT;
-
-    if (!file_read(path, DOCTOR_FILE_MAX, &text, &ignored))
-        return "";
-    return json_string(json_member(yaml_parse(arena, (struct str){ buf_cstr(&text), text.n }, &ignored), key), "");
-}
-
-void doctor_check_kubelet(struct doctor *d)
-{
-    static const struct {
-        const char *what, *file, *key, *policy;
-    } table[] = {
-        { "cpuManagerPolicy", "cpu_manager_state", "policyName", "static" },
-        { "cpuManagerPolicy", "config.yaml", "cpuManagerPolicy", "static" },
-        { "memoryManagerPolicy", "memory_manager_state", "policyName", "Static" },
-        { "memoryManagerPolicy", "config.yaml", "memoryManagerPolicy", "Static" },
-    };
-    cleanup_arena struct arena arena = ARENA_INIT;
-
-    if (!doctor_is_remote(d))
-        return;
-    for (size_t i = 0; i < COUNT_OF(table); i++) {
-        if (strcmp(doctor_kubelet_value(&arena, d->kubelet_dir, table[i].file, table[i].key), table[i].policy) != 0)
-            continue;
-        cleanup_free char *mend = xasprintf("set %s to none (None) in kubelet's configuration, remove %s/*_manager_state, and start it anew",
-                                            table[i].what, d->kubelet_dir);
-        doctor_say(d, DOCTOR_WARN, "kubelet", mend, "%s/%s: %s is %s: kubelet refuses pods that need more than this machine has",
-                   d->kubelet_dir, table[i].file, table[i].what, table[i].policy);
-        return;
-    }
-    doctor_say(d, DOCTOR_OK, "kubelet", "", "its CPU and memory managers keep out of the way, as far as %s tells", d->kubelet_dir);
-}
-
-void doctor_check_hugepages(struct doctor *d)
-{
-    cleanup_buf struct buf found = BUF_INIT;
-    struct status ignored = STATUS_INIT;
-    const struct dirent *entry;
-
-    if (!doctor_is_remote(d))
-        return;
-    DIR *dir = opendir(DOCTOR_HUGEPAGES);
-    while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        cleanup_free char *path = xasprintf(DOCTOR_HUGEPAGES "/%s/nr_hugepages", entry->d_name);
-        cleanup_buf struct buf text = BUF_INIT;
-        if (str_starts(entry->d_name, "hugepages-") && file_read(path, 64, &text, &ignored) && strtoll(buf_cstr(&text), NULL, 10) > 0)
-            buf_printf(&found, "%s%lld of %s", found.n > 0 ? ", " : "", strtoll(buf_cstr(&text), NULL, 10),
-                       entry->d_name + strlen("hugepages-"));
-    }
-    if (dir != NULL)
-        closedir(dir);
-    if (found.n > 0)
-        doctor_say(d, DOCTOR_WARN, "huge pages", "set vm.nr_hugepages to 0, unless pods on this machine itself need them",
-                   "%s: kubelet counts this machine's, whatever sites have, and takes them off the memory that it sees", buf_cstr(&found));
-    else
-        doctor_say(d, DOCTOR_OK, "huge pages", "", "none are set aside on this machine");
-}
-
-#undef DOCTOR_FILE_MAX
-#undef DOCTOR_HUGEPAGES
 #undef DOCTOR_PROBE
 #undef DOCTOR_PROBE_PATCH

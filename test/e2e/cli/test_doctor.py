@@ -130,7 +130,8 @@ def test_a_cluster(root):
     conf = api.kubeconfig(cert=api.pki.make("kubelet", "/O=system:nodes/CN=system:node:edge1"))
     kubelet = root / "kubelet"
     kubelet.mkdir()
-    more = (f"Socket: {root}/cri.sock\nStateDir: {root}/state\nHandlers: [{{Name: there, Target: 'unix://{root}/none.sock'}}]\n")
+    more = (f"Socket: {root}/cri.sock\nStateDir: {root}/state\nHandlers: [{{Name: there, Target: 'unix://{root}/none.sock'}},"
+            " {Name: here, Target: local}]\n")
     _, lines, _ = doctor(root, more, None, "--kubelet-dir", str(kubelet))
     assert lines["cluster"][0] == "warn" and "without Kubeconfig" in lines["cluster"][1]
     assert lines["kubelet"][0] == "ok" and "huge pages" in lines
@@ -139,11 +140,14 @@ def test_a_cluster(root):
     assert lines["cluster"] == ("ok", f"https://127.0.0.1:{api.port} takes us for system:node:edge1")
     assert lines["node"] == ("ok", "edge1 is in the cluster") and lines["capacity"][0] == "ok", text
     assert not api.annotations()  # it was only asked what would be
+    assert lines["runtime classes"] == ("warn", "no pod can ask for handler here: no RuntimeClass names it")
+    api.classes = ["other", "here"]
     api.policy = False
     (kubelet / "cpu_manager_state").write_text('{"policyName":"static","defaultCpuSet":"","checksum":1}')
     api.register_node(**{"interlink.eu/capacity-hugepages-2Mi": "1Gi"})
     _, lines, text = doctor(root, more, None, "--kubelet-dir", str(kubelet))
     assert lines["capacity"][0] == "warn" and "v1.37.2" in lines["capacity"][1]
+    assert lines["runtime classes"][0] == "ok"
     assert "-> kubectl apply -f deploy/capacity-policy.yaml" in text
     assert lines["kubelet"][0] == "warn" and "cpuManagerPolicy is static" in lines["kubelet"][1]
     assert lines["node"][0] == "warn" and "capacity-hugepages-2Mi" in lines["node"][1]
@@ -159,3 +163,63 @@ def test_a_cluster(root):
     conf.write_text("current-context: c\n")
     _, lines, _ = doctor(root, more)
     assert lines["cluster"][0] == "FAIL" and 'contexts: none is called "c"' in lines["cluster"][1]
+
+
+def test_kubelets_settings(root):
+    kubelet = root / "kubelet"
+    kubelet.mkdir()
+    file = kubelet / "config.yaml"
+    local = f"Socket: {root}/cri.sock\nStateDir: {root}/state\n"
+    remote = local + f"Handlers: [{{Name: there, Target: 'unix://{root}/none.sock'}}]\n"
+
+    def look(config, text):
+        file.write_text(text)
+        return doctor(root, config, None, "--kubelet-dir", str(kubelet))[1:]
+
+    head = "kind: KubeletConfiguration\nfailCgroupV1: false\n"
+    lines, text = look(local, head)
+    assert lines["kubelet endpoint"][0] == "warn" and "looks for containerd" in lines["kubelet endpoint"][1], text
+    lines, text = look(local, head + "containerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n")
+    assert lines["kubelet endpoint"][0] == "FAIL" and f"-> set `containerRuntimeEndpoint: unix://{root}/cri.sock` in {file}" in text
+    good = head + f"containerRuntimeEndpoint: unix://{root}/cri.sock\n"
+    lines, text = look(local, good)
+    assert lines["kubelet endpoint"] == ("ok", f"kubelet connects to unix://{root}/cri.sock")
+    assert "kubelet stats" not in lines and "kubelet cgroups" not in lines, text
+    lines, text = look(remote, good)
+    assert lines["kubelet stats"][0] == "warn" and "-> set `featureGates: {PodAndContainerStatsFromCRI: true}`" in text
+    lines, text = look(remote, good + "featureGates: {PodAndContainerStatsFromCRI: true}\n")
+    assert lines["kubelet stats"][0] == "ok", text
+    # kubeadm of older clusters writes options, which go before the file.
+    (kubelet / "kubeadm-flags.env").write_text('KUBELET_KUBEADM_ARGS="--container-runtime-endpoint=unix:///x.sock --v=2"\n')
+    lines, _ = look(local, good)
+    assert lines["kubelet endpoint"] == ("FAIL", f"kubelet connects to unix:///x.sock, and serve listens on unix://{root}/cri.sock")
+    lines, _ = look(local, "[1,")
+    assert "kubelet endpoint" not in lines
+    lines, text = look(local, good.replace("failCgroupV1: false", "failCgroupV1: true"))
+    v2 = pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    assert ("kubelet cgroups" in lines) != v2, text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a mount namespace needs root")
+def test_the_unit_of_systemd(root):
+    """In a mount namespace whose /run says that systemd runs, and whose /etc is a folder of ours."""
+    if subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("mount namespaces are refused here")
+    (root / "config.yaml").write_text(f"Socket: {root}/cri.sock\nStateDir: {root}/state\n")
+    unit = root / "etc" / "systemd" / "system" / "interlink-cri.service"
+    unit.parent.mkdir(parents=True)
+    script = f"mount -t tmpfs none /run && mkdir -p /run/systemd/system && mount --bind {root}/etc /etc && exec {BINARY} doctor --config {root}/config.yaml"
+
+    def look():
+        done = subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-c", script], capture_output=True, text=True,
+                              timeout=60, check=False)
+        return next((line for line in done.stdout.splitlines() if line[6:].startswith("service ")), done.stdout + done.stderr)
+
+    assert look().startswith("warn") and "no unit" in look()
+    shipped = (TOP / "deploy" / "interlink-cri.service").read_text()
+    unit.write_text(shipped)
+    assert look() == f"ok    service           {unit.as_posix().replace(str(root), '')}"
+    unit.write_text(shipped.replace("KillMode=process", "KillMode=mixed"))
+    assert look().startswith("FAIL") and "kills every pod" in look()
+    unit.write_text(shipped.replace("Type=notify", "Type=simple"))
+    assert look().startswith("warn") and 'Type is "simple"' in look()

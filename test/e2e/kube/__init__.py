@@ -58,6 +58,7 @@ class KubeApi:
         self.changed = threading.Condition()
         self.server = None
         self.port = 0
+        self.classes = []  # handlers that RuntimeClasses name
         self.certificate = self.pki.make("server", "/CN=kube-apiserver", names="IP:127.0.0.1")
         self.start()
 
@@ -189,6 +190,8 @@ class KubeApi:
             self.patch(handler, user, url.path.endswith("/status"), json.loads(body), "dryRun" in query)
         elif url.path == f"/api/v1/nodes/{NODE}" and self.node is not None:
             self.send(handler, 200, json.dumps(self.node).encode())
+        elif url.path == "/apis/node.k8s.io/v1/runtimeclasses":
+            self.send(handler, 200, json.dumps({"items": [{"handler": h} for h in self.classes]}).encode())
         elif url.path == "/version":
             self.send(handler, 200, b'{"major": "1", "minor": "37", "gitVersion": "v1.37.2"}')
         else:
