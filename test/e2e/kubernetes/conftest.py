@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from cluster import FIXTURE, Cluster, Place  # noqa: E402
-from remote_site import Site  # noqa: E402
+from remote_site import RELAY, Site  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def remote(cluster):
         cluster.site = Site(cluster, "elsewhere", hide=cluster.root / "k8s")
         cluster.apply({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "remote"}, "handler": "elsewhere"})
     cluster.config.write_text(before + f"""
-Relay: {{Listen: '127.0.0.1:10443'}}
+Relay: {{Listen: '{RELAY}'}}
 DefaultHandler: local
 Handlers:
   - {{Name: local, Target: local}}

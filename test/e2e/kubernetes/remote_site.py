@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A site behind the node: our plugin in a process of its own, and before it a stand-in for interLink's API server that records what
-it is asked and says of its size what a test wants."""
+"""A site behind the node: our plugin in a process and a network namespace of its own, which one link connects to the node's, and
+before it a stand-in for interLink's API server that records what it is asked and says of its size what a test wants. Its jobs see no
+loopback of the node's, and reach the relay over TLS as those of a real site do."""
 import http.client
+import itertools
 import json
 import socket
 import subprocess
@@ -9,6 +11,8 @@ import subprocess
 from cluster import BINARY, TOP, wait
 
 API = TOP / "test" / "fixtures" / "interlink" / "api_server.py"
+RELAY = "10.199.0.1:10443"  # on the node's address, where all sites' links lead
+NUMBERS = itertools.count(1)
 
 
 class Site:
@@ -19,13 +23,30 @@ class Site:
         self.root = cluster.root / name
         self.root.mkdir()
         self.url = f"unix://{self.root}/api.sock"
-        enter = ["nsenter", f"--net=/run/netns/{cluster.netns}"]
+        self.netns = f"{cluster.netns}-{name}"
+        self.connect(next(NUMBERS))
+        enter = ["nsenter", f"--net=/run/netns/{self.netns}"]
         if hide is not None:
             enter += ["unshare", "-m", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', hide]
         self.processes = [
             self.start(*enter, BINARY, "plugin", "--dir", self.root / "jobs", "--listen", f"unix://{self.root}/plugin.sock"),
             self.start("python3", API, "--listen", self.url, "--plugin", f"unix://{self.root}/plugin.sock")]
         wait(lambda: all((self.root / f"{s}.sock").exists() for s in ("plugin", "api")), 20, "the site did not come up")
+
+    def connect(self, number):
+        """A link between the site's network and the node's."""
+        self.link = f"site{number}"
+        node = ["nsenter", f"--net=/run/netns/{self.cluster.netns}", "ip"]
+        site = ["nsenter", f"--net=/run/netns/{self.netns}", "ip"]
+        for command in (["ip", "netns", "add", self.netns],
+                        [*node, "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.netns],
+                        [*node, "addr", "add", f"10.197.{number}.1/24", "dev", self.link],
+                        [*node, "link", "set", self.link, "up"],
+                        [*site, "link", "set", "lo", "up"],
+                        [*site, "addr", "add", f"10.197.{number}.2/24", "dev", "eth0"],
+                        [*site, "link", "set", "eth0", "up"],
+                        [*site, "route", "add", "default", "via", f"10.197.{number}.1"]):
+            subprocess.run(command, check=True, timeout=20)
 
     def start(self, *command):
         with (self.root / "log").open("ab") as log:
@@ -36,6 +57,7 @@ class Site:
         for process in self.processes:
             process.terminate()
             process.wait(20)
+        subprocess.run(["ip", "netns", "del", self.netns], check=True, timeout=20)  # and the link with it
 
     def steer(self, path, what=""):
         connection = http.client.HTTPConnection("localhost", timeout=20)

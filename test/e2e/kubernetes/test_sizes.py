@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from cluster import BINARY, TOP, pod, wait
-from remote_site import Site
+from remote_site import RELAY, Site
 
 DEPLOY = TOP / "deploy"
 GPU = "nvidia.com/gpu"
@@ -32,7 +32,7 @@ class Sized:
     def configure(self, default="local", more=""):
         self.config.write_text(self.before + f"""
 Kubeconfig: {self.kubeconfig}
-Relay: {{Listen: '127.0.0.1:10443'}}
+Relay: {{Listen: '{RELAY}'}}
 DefaultHandler: {default}
 Handlers:
   - {{Name: local, Target: local}}
