@@ -51,7 +51,7 @@ struct agent {
     Runtime__V1__PodSandboxConfig *sandbox; /* owned; NULL until ConfigureSandbox */
     struct strmap containers;   /* id -> struct agent_container, owned */
     bool greeted;               /* the node has said hello on this connection */
-    size_t exec_count, attach_count;
+    size_t exec_count, attach_count, forward_count;
     struct tcp_dialer dialer; /* connections to the pod's ports */
     uint8_t *exec_block;    /* owned by agent_exec.c, likewise */
     struct list intakes;        /* calls that bring blobs or files (agent_intake.c) */

@@ -14,6 +14,7 @@ static struct rpc_call *agent_forward_free(struct agent_forward *f)
 {
     struct rpc_call *call = f->call;
 
+    f->agent->forward_count--;
     free(f);
     return call;
 }
@@ -124,13 +125,14 @@ static void agent_forward_on_message(void *arg, const ProtobufCMessage *message)
 
 void agent_forward(struct agent *agent, struct rpc_call *call)
 {
-    if (agent->dialer.count == AGENT_FORWARDS_MAX) {
+    if (agent->forward_count == AGENT_FORWARDS_MAX) {
         rpc_failf(call, STATUS_RESOURCE_EXHAUSTED, "%d connections to ports of this pod are open already; try again later",
                   AGENT_FORWARDS_MAX);
         return;
     }
     struct agent_forward *f = xcalloc(1, sizeof *f);
     f->agent = agent;
+    agent->forward_count++;
     f->call = call;
     rpc_call_on_message(call, agent_forward_on_message, f);
     rpc_call_on_writable(call, agent_forward_on_writable, f);

@@ -152,9 +152,9 @@ static void wait_forwards(size_t count)
 {
     int64_t deadline = clock_mono_ms() + KIT_TIMEOUT_MS;
 
-    while (kit->agent.dialer.count != count && clock_mono_ms() < deadline)
+    while (kit->agent.forward_count != count && clock_mono_ms() < deadline)
         turn();
-    assert_int_equal(kit->agent.dialer.count, count);
+    assert_int_equal(kit->agent.forward_count, count);
 }
 
 static int listen_fd;
