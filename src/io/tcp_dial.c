@@ -30,7 +30,8 @@ struct tcp_dial {
     bool in_over;     /* and the connection has been told, or takes no more */
     bool out_over;    /* the connection sends no more, and that was told */
     bool paused;
-    bool *gone;       /* set when it is freed within a callback; NULL outside of those */
+    bool busy;        /* in a callback of the loop: what is to be watched, and freed, is seen to at its end */
+    bool cancelled;   /* meanwhile */
     struct deferred end;
     struct status err;
 };
@@ -43,8 +44,6 @@ static void tcp_dial_free(struct tcp_dial *d)
 {
     struct tcp_dialer *dialer = d->dialer;
 
-    if (d->gone != NULL)
-        *d->gone = true;
     connector_cancel(&d->connector);
     watch_stop(&d->watch);
     deferred_stop(&d->end);
@@ -86,7 +85,9 @@ void tcp_dial_cancel(struct tcp_dial *d)
         return;
     if (d->fd >= 0)
         setsockopt(d->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    tcp_dial_free(d);
+    d->cancelled = true;
+    if (!d->busy)
+        tcp_dial_free(d);
 }
 
 static void tcp_dial_broken(struct tcp_dial *d, int number)
@@ -103,7 +104,7 @@ static void tcp_dial_next(struct tcp_dial *d)
 {
     unsigned events = (d->out_over || d->paused ? 0 : WATCH_READ) | (d->rest.n > 0 ? WATCH_WRITE : 0);
 
-    if (d->gone != NULL || d->fd < 0) /* in a callback it is done after that; without a connection when it is there */
+    if (d->busy || d->fd < 0) /* in a callback it is done after that; without a connection when it is there */
         return;
     if (d->in_over && d->out_over) {
         tcp_dial_finish(d);
@@ -177,21 +178,27 @@ static void tcp_dial_read(struct tcp_dial *d)
     }
 }
 
+/* The end of a callback: d may be gone. */
+static void tcp_dial_leave(struct tcp_dial *d)
+{
+    d->busy = false;
+    if (d->cancelled)
+        tcp_dial_free(d);
+    else
+        tcp_dial_next(d);
+}
+
 static void tcp_dial_on_event(void *arg, unsigned events)
 {
     struct tcp_dial *d = arg;
-    bool gone = false;
 
     (void)events; /* a hang-up is learnt by trying */
-    d->gone = &gone;
+    d->busy = true;
     if (d->rest.n > 0)
         tcp_dial_flush(d);
-    if (!gone && !d->out_over && !d->paused)
+    if (!d->cancelled && !d->out_over && !d->paused)
         tcp_dial_read(d);
-    if (gone)
-        return;
-    d->gone = NULL;
-    tcp_dial_next(d);
+    tcp_dial_leave(d);
 }
 
 bool tcp_dial_send(struct tcp_dial *d, const void *p, size_t n)
@@ -264,7 +271,6 @@ static void tcp_dial_try(struct tcp_dial *d);
 static void tcp_dial_on_connected(void *arg, int fd, const struct status *err)
 {
     struct tcp_dial *d = arg;
-    bool gone = false;
 
     if (err != NULL) {
         d->addresses[d->address].number = d->connector.number;
@@ -276,14 +282,11 @@ static void tcp_dial_on_connected(void *arg, int fd, const struct status *err)
     if (d->netns_fd >= 0)
         close(d->netns_fd);
     d->netns_fd = -1;
-    d->gone = &gone;
+    d->busy = true;
     d->listener.on_connected(d->listener.arg);
-    if (!gone)
+    if (!d->cancelled)
         tcp_dial_flush(d);
-    if (gone)
-        return;
-    d->gone = NULL;
-    tcp_dial_next(d);
+    tcp_dial_leave(d);
 }
 
 /* A socket belongs for ever to the network namespace of who makes it: a visit is enough. The way back; -1 when there is none. */
