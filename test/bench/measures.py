@@ -197,9 +197,11 @@ class Bench:
             answers = self.bulk(target, "attach", "attach", data)
             self.note_times(target, "attach", answers["attach"])
             self.note_times(target, "attach_line", answers["line"])
+            self.note_times(target, "attach_lean", answers["lean"])
             answers = self.bulk(target, "forward", "forward", data)
             self.note_times(target, "forward_connect", answers["connect"])
             self.note_times(target, "forward_question", answers["question"])
+            self.note_times(target, "forward_lean", answers["lean"])
             if target.ours:
                 answers = self.client(target, "stream-exec", "-n", calls, "-protocol", "websocket", inside=True)
                 self.note_times(target, "websocket_exec", answers["exec"])

@@ -218,6 +218,9 @@ func (c *client) attach() error {
 	}
 	first.say("attach")
 	next.say("line")
+	if err = c.leanAttaches(id); err != nil {
+		return err
+	}
 	out := &counter{want: *number * megabyte, done: make(chan struct{})}
 	// It must stay open: the end of its input would end the container.
 	open, keep := io.Pipe()
@@ -363,6 +366,9 @@ func (c *client) forward() error {
 		f.conn.RemoveStreams(s)
 	}
 	connect.say("connect")
+	if err = c.leanForwards(p, server.Addr().(*net.TCPAddr).Port); err != nil {
+		return err
+	}
 	open := make([]httpstream.Stream, forwarded)
 	for i := range open {
 		if open[i], err = f.dial(); err == nil {
