@@ -202,6 +202,7 @@ class Bench:
             self.note_times(target, "forward_connect", answers["connect"])
             self.note_times(target, "forward_question", answers["question"])
             self.note_times(target, "forward_lean", answers["lean"])
+            self.note_times(target, "forward_direct", answers["direct"])
             if target.ours:
                 answers = self.client(target, "stream-exec", "-n", calls, "-protocol", "websocket", inside=True)
                 self.note_times(target, "websocket_exec", answers["exec"])

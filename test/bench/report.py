@@ -61,6 +61,7 @@ def rows():
     yield Row("forward_connect_p99", "  p99", "ms")
     yield Row("forward_lean_p50", "  with a lean client: p50", "ms", times=4)
     yield Row("forward_lean_p99", "  p99", "ms")
+    yield Row("forward_direct_p50", "  the same line to the echo without a runtime: p50", "ms")
     yield Row("forward_question_p50", "  a question on each of ten connections p50", "ms")
     yield Row("forward_question_p99", "  p99", "ms")
     yield Row("forward_mb", "port-forward to an echo, ten connections", "MB/s", times=1.5, more=True)

@@ -213,5 +213,30 @@ func (c *client) leanForwards(p *pod, port int) error {
 		time.Sleep(2 * time.Millisecond) // for the other side to be done with it
 	}
 	took.say("lean")
+	return direct(port)
+}
+
+// direct is the same without a runtime: a connection, a line there and back.
+func direct(port int) error {
+	var took times
+	for i := 0; i < 53; i++ {
+		begin := time.Now()
+		conn, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			return err
+		}
+		if _, err = conn.Write(line); err == nil {
+			_, err = io.ReadFull(conn, make([]byte, len(line)))
+		}
+		if err != nil {
+			return err
+		}
+		if i >= 3 {
+			took = append(took, time.Since(begin))
+		}
+		conn.Close()
+		time.Sleep(2 * time.Millisecond)
+	}
+	took.say("direct")
 	return nil
 }
