@@ -27,6 +27,7 @@ struct agent_exec_stream {
     bool asked, enlarged; /* the pipe, once its writer was found busy */
     int64_t read_ms;      /* when there was something last */
     unsigned small;       /* pieces in a row that came one soon after another, without any input meanwhile */
+    size_t left;          /* bytes to read, then it is over; SIZE_MAX: until the pipe's end */
     struct timer gather;  /* runs while it is not read, for more to come together */
     struct watch watch;
 };
@@ -246,7 +247,7 @@ static void agent_exec_on_readable(void *arg, unsigned events)
     (void)events;
     if (e->agent->exec_block == NULL)
         e->agent->exec_block = xmalloc(AGENT_EXEC_READ_SIZE);
-    ssize_t n = read(s->fd, e->agent->exec_block, AGENT_EXEC_READ_SIZE);
+    ssize_t n = read(s->fd, e->agent->exec_block, s->left < AGENT_EXEC_READ_SIZE ? s->left : AGENT_EXEC_READ_SIZE);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) { /* a terminal whose other end is closed says EIO */
@@ -256,14 +257,18 @@ static void agent_exec_on_readable(void *arg, unsigned events)
     }
     if (e->call == NULL) /* nobody listens any more */
         return;
+    s->left -= s->left != SIZE_MAX ? (size_t)n : 0;
     Interlink__Agent__V1__ExecResponse response = INTERLINK__AGENT__V1__EXEC_RESPONSE__INIT;
     ProtobufCBinaryData *data = s->is_stderr ? &response.stderr : &response.stdout;
     data->data = e->agent->exec_block;
     data->len = (size_t)n;
     agent_exec_pace(s, (size_t)n);
     e->blocked = !rpc_send(e->call, &response.base);
+    if (s->left == 0)
+        agent_exec_close_stream(s);
     agent_exec_watch(&e->streams[0]);
     agent_exec_watch(&e->streams[1]);
+    agent_exec_check_end(e);
 }
 
 static void agent_exec_on_writable(void *arg)
@@ -275,30 +280,19 @@ static void agent_exec_on_writable(void *arg)
     agent_exec_watch(&e->streams[1]);
 }
 
-/* What is in the pipe by now. On a machine that did not let us run for so long, nothing of it may have been read yet. */
-static void agent_exec_read_rest(struct agent_exec_stream *s)
-{
-    int left = 0;
-
-    if (s->fd < 0 || ioctl(s->fd, FIONREAD, &left) < 0)
-        return;
-    for (; left > 0 && s->fd >= 0 && !s->exec->blocked; left -= (int)AGENT_EXEC_READ_SIZE)
-        agent_exec_on_readable(s, WATCH_READ);
-}
-
-/* Descendants hold the pipes: they had their time. */
+/* Either the caller is slow or this machine, or descendants hold the pipes: what is in them by now is the command's, the rest nobody's. */
 static void agent_exec_on_drain(void *arg)
 {
     struct agent_exec *e = arg;
 
-    agent_exec_read_rest(&e->streams[0]);
-    agent_exec_read_rest(&e->streams[1]);
-    if (e->blocked) { /* not they, but the caller is slow */
-        timer_start(e->agent->loop, &e->drain, AGENT_DRAIN_MS, agent_exec_on_drain, e);
-        return;
+    for (int i = 0; i < 2; i++) {
+        struct agent_exec_stream *s = &e->streams[i];
+        int n = 0;
+        if (s->fd >= 0 && (ioctl(s->fd, FIONREAD, &n) < 0 || n <= 0))
+            agent_exec_close_stream(s);
+        else
+            s->left = (size_t)n;
     }
-    agent_exec_close_stream(&e->streams[0]);
-    agent_exec_close_stream(&e->streams[1]);
     agent_exec_check_end(e);
 }
 
@@ -533,7 +527,7 @@ void agent_exec(struct agent *agent, struct rpc_call *call)
     for (size_t i = 0; i < COUNT_OF(e->worker_fds); i++)
         e->worker_fds[i] = -1;
     for (int i = 0; i < 2; i++)
-        e->streams[i] = (struct agent_exec_stream){ .exec = e, .is_stderr = i == 1, .fd = -1 };
+        e->streams[i] = (struct agent_exec_stream){ .exec = e, .is_stderr = i == 1, .fd = -1, .left = SIZE_MAX };
     list_init(&e->link);
     agent->exec_count++;
     rpc_call_on_message(call, agent_exec_on_message, e);

@@ -337,6 +337,30 @@ static void test_descendant_holds_pipe(void **state)
     exec_free(&e);
 }
 
+/* The caller takes longer than that for what the command had written before it ended, and what descendants write later is nobody's. */
+static void test_slow_caller_after_the_end(void **state)
+{
+    struct exec e;
+
+    (void)state;
+    exec_start(&e, 1, "", 0, "head -c 2500000 /dev/zero; (sleep 2; echo late; sleep 60) & echo end >&2");
+    for (int64_t until = clock_mono_ms() + AGENT_DRAIN_MS + 2500; clock_mono_ms() < until && !e.finished;) {
+        size_t messages = e.messages;
+        rpc_request_pause(e.request, false);
+        for (int i = 0; i < 20 && e.messages == messages && !e.finished; i++)
+            loop_turn(kit->agent.loop, 5);
+        if (!e.finished)
+            rpc_request_pause(e.request, true);
+        kit_turn_ms(50);
+    }
+    if (!e.finished)
+        rpc_request_pause(e.request, false);
+    kit_turn_until(&e.finished);
+    assert_int_equal(e.out.n, 2500000);
+    assert_string_equal(buf_cstr(&e.err), "end\n");
+    exec_free(&e);
+}
+
 static void test_container_ends(void **state)
 {
     struct exec e;
@@ -380,6 +404,7 @@ int main(void)
         KIT_TEST(test_timeout),
         KIT_TEST(test_caller_goes),
         KIT_TEST(test_descendant_holds_pipe),
+        KIT_TEST(test_slow_caller_after_the_end),
         KIT_TEST(test_container_ends),
         KIT_TEST(test_many),
     };
