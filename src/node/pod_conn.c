@@ -23,6 +23,13 @@ static void pod_conn_on_finish(void *arg, const struct status *err)
     l.on_finish(l.arg, err);
 }
 
+static void pod_conn_on_writable(void *arg)
+{
+    struct pod_conn *c = arg;
+
+    c->listener.on_writable(c->listener.arg);
+}
+
 /* ---- by the agent ---- */
 
 /* One message is one of the three. */
@@ -46,7 +53,7 @@ static void pod_conn_ask(struct pod_conn *c, struct link *link, uint16_t port, c
         .bulk = true,
         .output = &interlink__agent__v1__port_forward_response__descriptor,
         .on_message = pod_conn_on_message,
-        .on_writable = c->listener.on_writable,
+        .on_writable = pod_conn_on_writable,
         .on_finish = pod_conn_on_finish,
         .arg = c,
     };
@@ -82,13 +89,6 @@ static void pod_conn_on_end(void *arg)
     struct pod_conn *c = arg;
 
     c->listener.on_end(c->listener.arg);
-}
-
-static void pod_conn_on_writable(void *arg)
-{
-    struct pod_conn *c = arg;
-
-    c->listener.on_writable(c->listener.arg);
 }
 
 /* -1 when it is our own. */
