@@ -2,6 +2,8 @@
 /* The cluster that this node belongs to. */
 #include "cli/doctor.h"
 
+#include <unistd.h>
+
 #include "io/loop.h"
 #include "kube/kube.h"
 #include "kube/node_name.h"
@@ -162,6 +164,10 @@ void doctor_check_cluster(struct doctor *d)
         if (doctor_is_remote(d))
             doctor_say(d, DOCTOR_WARN, "cluster", "set Kubeconfig, on a node of a cluster to kubelet's",
                        "without Kubeconfig jobs are not told of memory requests, GPUs and deadlines but by annotations");
+        return;
+    }
+    if (access(d->config.node.kubeconfig, F_OK) < 0 && errno == ENOENT) {
+        doctor_say(d, DOCTOR_WARN, "cluster", "join the cluster (kubeadm join), or set Kubeconfig", "%s is not there yet", d->config.node.kubeconfig);
         return;
     }
     c.loop = loop_new(&err);
