@@ -300,6 +300,39 @@
 /* Kubelet's own default for a node. */
 #define PLUGIN_PODS_DEFAULT 110
 
+/* ---- plugin: the slurm backend ---- */
+/* squeue while something changes; doubled after each answer without news, up to the other: sites ask for no more than one query
+ * a minute. */
+#define SLURM_POLL_MIN_MS 1000
+#define SLURM_POLL_MAX_MS 60000
+/* A status request makes an answer older than this be asked for anew, as long as something changed lately. */
+#define SLURM_POLL_DEMAND_MS 5000
+#define SLURM_POLL_LATELY_MS 300000
+/* The order of the queue and the nodes are larger answers, and change less. */
+#define SLURM_PLACES_MS 60000
+#define SLURM_NODES_MS 60000
+/* Before its time limit a job is told; Slurm counts this to within 60 s. */
+#define SLURM_NOTICE_SECONDS 30
+/* The agent's own memory, beside the containers'. */
+#define SLURM_AGENT_MEMORY (32 << 20)
+/* Slurm's programs at a time: more would only queue in the controller. */
+#define SLURM_COMMANDS_MAX 4
+/* Slurm's own retries take up to 100 s (MessageTimeout times its attempts). */
+#define SLURM_COMMAND_TIMEOUT_MS 120000
+/* squeue of 4096 jobs has 1 MiB; a whole cluster's queue for the order of it, some more. */
+#define SLURM_OUTPUT_MAX (16u << 20)
+#define SLURM_ERRORS_MAX (16u << 10)
+/* A submission of which nobody knows whether it was taken shows up within this time, or never. */
+#define SLURM_GHOST_MS 60000
+/* After the grace period the agent is told to kill what is left; then the job goes without asking. */
+#define SLURM_ORDERLY_KILL_MS 5000
+/* Between attempts to get rid of a job. */
+#define SLURM_CANCEL_RETRY_MS 10000
+/* A job may hang in COMPLETING when its node is gone; a pod's removal does not wait for that. */
+#define SLURM_COMPLETING_MS 60000
+/* Who cancelled a job is known to the accounting database a moment later than that it was. */
+#define SLURM_ACCOUNTING_MS 2000
+
 /* ---- agent ---- */
 /* A container's output that the node has not stored yet: two seconds of a chatty job, and enough in flight for a slow link. */
 #define AGENT_LOG_SIZE (2u << 20)

@@ -10,12 +10,14 @@
 #include "interlink/message.h"
 #include "interlink/pod.h"
 
+struct json;
 struct loop;
 
 struct backend_options {
     const char *dir;     /* absolute; belongs to the backend alone, mode 0700 */
     const char *program; /* what the agent's argv[0] is replaced by; "": this very binary */
     int64_t default_grace_seconds;
+    const struct json *settings; /* the backend's own part of the configuration; NULL: none */
 };
 
 /* Where a container's log is. The file may still grow while `live`. */
@@ -48,5 +50,6 @@ struct backend {
 };
 
 extern const struct backend backend_local;
+extern const struct backend backend_slurm;
 
 #endif

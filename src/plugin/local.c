@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "io/file.h"
+#include "plugin/job_files.h"
 
 /* Looking whether a process still lives, where there are no pidfds (before Linux 5.3). */
 #define LOCAL_LOOK_MS 1000
@@ -456,7 +457,7 @@ static bool local_submit_new(struct local *local, const struct interlink_create 
 {
     const struct interlink_pod *pod = &create->pod;
 
-    if (!local_check(create, err))
+    if (!job_files_check(create, err))
         return false;
     if (local->job_count >= PLUGIN_JOBS_MAX)
         return status_set(err, STATUS_RESOURCE_EXHAUSTED, "there are %zu jobs already, the most that are run at a time",

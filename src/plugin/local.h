@@ -2,7 +2,7 @@
 /* local.h: what the files of the `local` backend share with each other and with nobody else.
  *
  *   local.c         the backend's table; a job's life
- *   local_start.c   from a create request to a running agent: folder, volumes, environment, exec
+ *   local_start.c   from a create request to a running agent: folder, environment, exec
  *   local_record.c  what is kept on disk, and what an earlier life left there
  *   local_purge.c   makes sure that nothing of a job is left (runs in a worker)
  *   capacity.c      what this machine has
@@ -83,8 +83,6 @@ struct local {
 };
 
 /* ---- local_start.c ---- */
-/* FAILED_PRECONDITION when the pod is none that this backend runs: the message names the field. */
-bool local_check(const struct interlink_create *create, struct status *err);
 /* Makes folder and record, starts the agent. On failure nothing is left. */
 bool local_start(struct local_job *job, const struct interlink_create *create,
                  void (*on_exit)(void *arg, int wait_status), struct status *err);

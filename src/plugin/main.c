@@ -12,16 +12,18 @@
 #include "text/nearest.h"
 #include "text/yaml.h"
 
-/* A configuration has a handful of lines. */
-#define PLUGIN_CONFIG_MAX 65536
+/* A configuration has a handful of lines; one for a site with many flavors, some hundred. */
+#define PLUGIN_CONFIG_MAX 262144
 
 struct plugin_settings {
     char *listen, *dir, *backend, *program, *log_level; /* owned; "" for "not given" */
     bool allow_tcp;
+    struct arena arena;       /* of the configuration */
+    const struct json *slurm; /* its mapping `Slurm`; NULL: none */
 };
 
 static const char plugin_usage[] =
-    "usage: interlink-cri plugin [--listen ADDRESS] [--dir FOLDER] [--backend local] [--config FILE]\n"
+    "usage: interlink-cri plugin [--listen ADDRESS] [--dir FOLDER] [--backend local|slurm] [--config FILE]\n"
     "                            [--program FILE] [--allow-tcp] [--log-level error|warn|info|debug]\n"
     "\n"
     "An interLink plugin: runs pods for an interLink API server, or for `interlink-cri serve` directly.\n"
@@ -29,8 +31,10 @@ static const char plugin_usage[] =
     "  --listen     unix:///run/plugin.sock (default: plugin.sock in --dir) or HOST:PORT\n"
     "  --dir        where jobs and their records are kept (default: /var/lib/interlink-cri/plugin as root, else\n"
     "               ~/.local/state/interlink-cri/plugin)\n"
-    "  --backend    local: run pods on this machine\n"
-    "  --config     YAML with the keys Listen, Dir, Backend, Program, AllowTCP, LogLevel; options here count more\n"
+    "  --backend    local: run pods on this machine; slurm: as jobs of the site's Slurm (then --dir is on a file system that\n"
+    "               the compute nodes share)\n"
+    "  --config     YAML with the keys Listen, Dir, Backend, Program, AllowTCP, LogLevel, and Slurm, with keys of its own;\n"
+    "               options here count more\n"
     "  --program    run this instead of interlink-cri itself\n"
     "  --allow-tcp  listen on a TCP port although whoever reaches it can run programs as this user\n"
     "\n"
@@ -57,6 +61,10 @@ static bool plugin_read_setting(struct plugin_settings *s, const struct json *j,
 
     if (strcmp(j->key, "AllowTCP") == 0)
         return json_as_bool(j, &s->allow_tcp, err);
+    if (strcmp(j->key, "Slurm") == 0) {
+        s->slurm = j;
+        return true;
+    }
     for (size_t i = 0; i < COUNT_OF(known); i++) {
         if (strcmp(j->key, known[i].key) != 0) {
             nearest_offer(&nearest, known[i].key);
@@ -68,17 +76,17 @@ static bool plugin_read_setting(struct plugin_settings *s, const struct json *j,
         return true;
     }
     nearest_offer(&nearest, "AllowTCP");
+    nearest_offer(&nearest, "Slurm");
     return json_fail(j, err, "there is no such setting%s", nearest_hint(&nearest, hint, sizeof hint));
 }
 
 static bool plugin_read_config(struct plugin_settings *s, const char *path, struct status *err)
 {
-    cleanup_arena struct arena arena = ARENA_INIT;
     cleanup_buf struct buf text = BUF_INIT;
 
     if (!file_read(path, PLUGIN_CONFIG_MAX, &text, err))
         return false;
-    const struct json *j = yaml_parse(&arena, (struct str){ (const char *)text.p, text.n }, err);
+    const struct json *j = yaml_parse(&s->arena, (struct str){ (const char *)text.p, text.n }, err);
     if (j == NULL || (j->type != JSON_NULL && !json_want(j, JSON_OBJECT, err)))
         return status_prefix(err, "%s", path);
     for (JSON_EACH(setting, j))
@@ -190,7 +198,9 @@ static void plugin_on_signal(void *arg, const struct signalfd_siginfo *info)
 
 static bool plugin_run(const struct plugin_settings *s, struct status *err)
 {
-    struct plugin_options options = { s->listen, s->dir, s->backend, s->program, s->allow_tcp };
+    struct plugin_options options = {
+        .listen = s->listen, .dir = s->dir, .backend = s->backend, .program = s->program, .settings = s->slurm, .allow_tcp = s->allow_tcp,
+    };
     struct loop *loop = loop_new(err);
     struct plugin *plugin = NULL;
 
@@ -213,7 +223,7 @@ static bool plugin_run(const struct plugin_settings *s, struct status *err)
 
 int plugin_main(int argc, char **argv)
 {
-    struct plugin_settings s = { xstrdup(""), xstrdup(""), xstrdup(""), xstrdup(""), xstrdup("info"), false };
+    struct plugin_settings s = { xstrdup(""), xstrdup(""), xstrdup(""), xstrdup(""), xstrdup("info"), false, ARENA_INIT, NULL };
     struct status err = STATUS_INIT;
     enum log_level level;
 
@@ -227,6 +237,8 @@ int plugin_main(int argc, char **argv)
     if (ended == 0) {
         log_setup(level, "plugin");
         plugin_fill_defaults(&s);
+        if (s.slurm != NULL && strcmp(s.backend, "slurm") != 0)
+            log_warn("the configuration's Slurm counts only with Backend: slurm");
         if (!plugin_run(&s, &err))
             fprintf(stderr, "interlink-cri plugin: %s\n", err.message);
         ended = (err.code == STATUS_OK ? 0 : 1) + 1;
@@ -236,6 +248,7 @@ int plugin_main(int argc, char **argv)
     free(s.backend);
     free(s.program);
     free(s.log_level);
+    arena_free(&s.arena);
     return ended - 1;
 }
 

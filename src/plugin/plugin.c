@@ -26,7 +26,7 @@ struct plugin_pending {
     char uid[INTERLINK_UID_MAX + 1];
 };
 
-static const struct backend *const plugin_backends[] = { &backend_local };
+static const struct backend *const plugin_backends[] = { &backend_local, &backend_slurm };
 
 /* ---- replies ---- */
 
@@ -298,7 +298,7 @@ static const struct backend *plugin_find_backend(const char *name, struct status
     for (size_t i = 0; i < COUNT_OF(plugin_backends); i++)
         if (name[0] == '\0' || strcmp(plugin_backends[i]->name, name) == 0)
             return plugin_backends[i];
-    status_set(err, STATUS_INVALID_ARGUMENT, "there is no backend \"%s\"; this program has \"local\"", name);
+    status_set(err, STATUS_INVALID_ARGUMENT, "there is no backend \"%s\"; this program has \"local\" and \"slurm\"", name);
     return NULL;
 }
 
@@ -322,7 +322,8 @@ static bool plugin_listen(struct plugin *plugin, const struct plugin_options *op
 struct plugin *plugin_start(struct loop *loop, const struct plugin_options *options, struct status *err)
 {
     const struct backend *backend = plugin_find_backend(options->backend, err);
-    struct backend_options backend_options = { options->dir, options->program, PLUGIN_DEFAULT_GRACE_SECONDS };
+    struct backend_options backend_options = { options->dir, options->program, PLUGIN_DEFAULT_GRACE_SECONDS,
+                                               options->settings };
 
     if (backend == NULL)
         return NULL;

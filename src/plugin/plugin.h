@@ -17,14 +17,16 @@
 
 #include "base/base.h"
 
+struct json;
 struct loop;
 struct plugin;
 
 struct plugin_options {
     const char *listen;  /* "unix:///run/x.sock", "/run/x.sock" or "host:port" (a literal address) */
     const char *dir;     /* absolute; made with mode 0700 when it is not there */
-    const char *backend; /* "" or "local" */
+    const char *backend; /* "" or "local", "slurm" */
     const char *program; /* "": this very binary; see backend_options */
+    const struct json *settings; /* the backend's own part of the configuration, borrowed for the start; NULL: none */
     bool allow_tcp;      /* listen on TCP, where nobody can be told from anybody else; false: refused */
 };
 

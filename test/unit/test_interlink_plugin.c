@@ -17,6 +17,7 @@
 #include "interlink/interlink.h"
 #include "io/child.h"
 #include "io/file.h"
+#include "plugin/job_files.c"
 #include "plugin/local_purge.c"
 #include "plugin/local_start.c"
 #include "plugin/plugin.h"
@@ -50,7 +51,7 @@ static void plugin_up(struct fixture *f, const char *program)
 {
     struct status err = STATUS_INIT;
     cleanup_free char *dir = xasprintf("%s/plugin", f->dir);
-    struct plugin_options options = { f->listen, dir, "local", program, false };
+    struct plugin_options options = { .listen = f->listen, .dir = dir, .backend = "local", .program = program };
 
     f->plugin = plugin_start(f->loop, &options, &err);
     if (f->plugin == NULL)
@@ -243,7 +244,7 @@ static void test_tcp_must_be_allowed(void **state)
     struct fixture *f = *state;
     struct status err = STATUS_INIT;
     cleanup_free char *dir = xasprintf("%s/other", f->dir);
-    struct plugin_options options = { "127.0.0.1:0", dir, "", "", false };
+    struct plugin_options options = { .listen = "127.0.0.1:0", .dir = dir, .backend = "", .program = "" };
 
     assert_null(plugin_start(f->loop, &options, &err));
     assert_int_equal(err.code, STATUS_FAILED_PRECONDITION);
@@ -298,11 +299,11 @@ static void test_paths_within_a_volume(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT_OF(good); i++)
-        assert_true(local_path_safe(good[i]));
+        assert_true(job_files_path_safe(good[i]));
     for (size_t i = 0; i < COUNT_OF(bad); i++)
-        assert_false(local_path_safe(bad[i]));
+        assert_false(job_files_path_safe(bad[i]));
     cleanup_free char *lengthy = xasprintf("%0256d", 0);
-    assert_false(local_path_safe(lengthy));
+    assert_false(job_files_path_safe(lengthy));
 }
 
 static void test_whose_path(void **state)
