@@ -145,6 +145,7 @@ static bool agent_start_loop(struct agent_program *p, struct status *err)
     signal(SIGPIPE, SIG_IGN);
     agent->loop = loop_new(err);
     agent_events_init(&agent->events);
+    agent_ports_init(&agent->ports);
     list_init(&agent->intakes);
     agent_stats_init(&agent->stats);
     return agent->loop != NULL && child_reaper_start(agent->loop, agent_on_orphan, p, err) &&
@@ -312,6 +313,7 @@ static void agent_free(struct agent_program *p)
     agent_stats_free(agent);
     engine_free(agent->engine);
     agent_events_free(&agent->events);
+    agent_ports_free(agent);
     agent_files_free(agent);
     strmap_free(&agent->containers);
     if (agent->sandbox != NULL)

@@ -58,6 +58,7 @@ static void agent_container_move(struct agent_container *c, enum agent_container
     if (to == AGENT_CONTAINER_CREATED || to == AGENT_CONTAINER_RUNNING || to == AGENT_CONTAINER_EXITED) {
         agent_container_report(c, &state);
         agent_events_add(&c->agent->events, &state);
+        agent_ports_expect(c->agent);
     }
     agent_settle(&c->agent->settle, c->agent->loop);
     agent_ending_check(c->agent);

@@ -11,6 +11,7 @@
  *   agent_exec.c       processes run in a container
  *   agent_attach.c     clients at a container's own standard streams
  *   agent_forward.c    connections to the pod's ports
+ *   agent_ports.c      which ports the pod's containers listen on
  *   agent_event.c      what changed, in order
  *   agent_orphan.c     ends of processes that nobody has asked about yet
  *   agent_kill.c       a process and all its descendants
@@ -30,6 +31,7 @@
 #include "agent/agent_event.h"
 #include "agent/agent_files.h"
 #include "agent/agent_orphan.h"
+#include "agent/agent_ports.h"
 #include "agent/agent_stats.h"
 #include "agent/engine.h"
 #include "base/base.h"
@@ -59,6 +61,7 @@ struct agent {
     struct agent_files files;
     struct agent_events events;
     struct agent_orphans orphans;
+    struct agent_ports ports;
     struct agent_ending ending;
     struct agent_stats stats;
     struct timer settle;        /* agent_settle.h */

@@ -84,6 +84,7 @@ static void agent_ending_finish(struct agent *agent)
     engine_free(agent->engine);
     agent->engine = NULL;
     agent_events_close(&agent->events);
+    agent_ports_close(agent);
     for (size_t i = 0; i < ending->call_count; i++)
         rpc_reply(ending->calls[i], &response.base);
     ending->call_count = 0;

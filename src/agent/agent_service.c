@@ -95,6 +95,12 @@ static void agent_on_events(void *context, struct rpc_call *call, const Protobuf
     agent_events_subscribe(&agent->events, call, request->from_sequence);
 }
 
+static void agent_on_ports(void *context, struct rpc_call *call, const ProtobufCMessage *message)
+{
+    (void)message;
+    agent_ports_subscribe(context, call);
+}
+
 /* ---- images ---- */
 
 static void agent_on_missing_blobs(void *context, struct rpc_call *call, const ProtobufCMessage *message)
@@ -358,6 +364,7 @@ static const struct rpc_method agent_methods[] = {
     AGENT_METHOD(Logs, RPC_BIDI_STREAMING, logs),
     { "Events", RPC_SERVER_STREAMING, &interlink__agent__v1__events_request__descriptor,
       &interlink__agent__v1__event__descriptor, agent_on_events },
+    AGENT_METHOD(Ports, RPC_SERVER_STREAMING, ports),
     AGENT_METHOD(Shutdown, RPC_UNARY, shutdown),
 };
 
@@ -365,7 +372,7 @@ static const struct rpc_method agent_methods[] = {
 
 /* However many streams are open, there is room for calls. */
 _Static_assert(AGENT_EXECS_MAX + AGENT_ATTACHES_MAX + AGENT_FORWARDS_MAX + AGENT_CONTAINERS_MAX + AGENT_INTAKES_MAX +
-                       AGENT_SUBSCRIBERS_MAX + 100 <= H2_STREAMS_MAX, "an agent's streams and calls fit one connection");
+                       2 * AGENT_SUBSCRIBERS_MAX + 100 <= H2_STREAMS_MAX, "an agent's streams and calls fit one connection");
 
 void agent_service(struct agent *agent, struct rpc_service *out)
 {

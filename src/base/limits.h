@@ -367,6 +367,18 @@
 #define AGENT_EXECS_MAX 128
 /* Connections to a pod's ports at a time: each is a descriptor, of which a job often has 1,024 only. */
 #define AGENT_FORWARDS_MAX 512
+/* How often the kernel is asked which ports are listened on: a container that has just started listens soon, and a probe or a
+ * client that came too early is refused meanwhile. What is not the pod's own is looked at again after a while: a socket may
+ * change hands. */
+#define AGENT_PORTS_QUICK_MS 200
+#define AGENT_PORTS_QUICK_FOR_MS 15000
+#define AGENT_PORTS_MS 1000
+#define AGENT_PORTS_FOREIGN_MS 30000
+/* Ports of a pod that are told, and sockets of the whole machine that are looked at. */
+#define AGENT_PORTS_MAX 1024
+#define AGENT_PORTS_SOCKETS_MAX 8192
+/* Open files of one process among which they are looked for. */
+#define AGENT_PORTS_FILES_MAX 65536
 /* Clients attached to a pod's containers at a time. */
 #define AGENT_ATTACHES_MAX 128
 /* One read of an exec's output; its input comes in messages, one of which is kept while the process does not read. */
@@ -476,6 +488,24 @@
 #define EVENTS_KEEP_MS 300000
 /* kubelet is one; the rest are people who look on. Each may have 256 KiB under way. */
 #define EVENTS_SUBSCRIBERS_MAX 64
+
+/* ---- connections to pods on other machines ---- */
+/* At a time: of one pod a few less than its agent carries (AGENT_FORWARDS_MAX), so that people's port forwards have room; of all
+ * pods as many as a process with the usual 65,536 descriptors can have beside all else. */
+#define GATE_POD_CONNECTIONS_MAX 448
+#define GATE_CONNECTIONS_MAX 16384
+/* Connections that wait to be accepted, of all pods together where one socket takes them. */
+#define GATE_BACKLOG 4096
+/* Open ports of one pod where each has a socket of its own. */
+#define GATE_POD_SOCKETS_MAX 64
+/* Ranges in use: those of now, and older ones while pods have addresses in them. */
+#define GATE_RANGES_MAX 8
+/* Addresses of one range that are tried: more pods than that no node has. */
+#define GATE_RANGE_TRIES_MAX 65536
+/* A client that is silent for so long is asked whether it is there still. */
+#define GATE_KEEPALIVE_S 300
+/* How often it is said at most that connections were turned away. */
+#define GATE_COMPLAINT_MS 60000
 
 /* ---- pod networks (CNI) ---- */
 /* A chain has one to five plugins; its configuration, with what a folder adds, is some KiB. It is kept with each pod. */

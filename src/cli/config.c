@@ -52,6 +52,7 @@ const struct config_key config_keys[] = {
     { "Network.ConfDir", CONFIG_PATH, CONFIG_AT(node.cni_conf_dir), "where CNI configurations are", NULL },
     { "Network.BinDirs", CONFIG_PATHS, CONFIG_AT(node.cni_bin_dirs), "where CNI plugins are", NULL },
     { "Network.Timeout", CONFIG_DURATION, CONFIG_AT(node.cni_timeout_ms), "how long the CNI plugins of a pod may take together", NULL },
+    { "Network.RelayCIDRs", CONFIG_TEXTS, CONFIG_AT(node.relay_cidrs), "addresses of pods on other machines", NULL },
     { "Network.GC", CONFIG_SWITCH, CONFIG_AT(node.cni_gc), "at the start, have CNI plugins forget pods that are gone", NULL },
     { "Images.Dir", CONFIG_PATH, CONFIG_AT(node.image_dir), "the image store", NULL },
     { "Images.Shared", CONFIG_SWITCH, CONFIG_AT(node.agents_share_images),

@@ -3,6 +3,7 @@
 #include "cli/config_internal.h"
 
 #include "io/file.h"
+#include "io/prefix.h"
 #include "io/socket.h"
 #include "text/quantity.h"
 
@@ -368,6 +369,19 @@ static bool config_check_metrics(const struct config *c, struct status *err)
                                             "has one before it", text);
 }
 
+/* One, or one of each family. */
+static bool config_check_relay_cidrs(const struct config *c, struct status *err)
+{
+    struct prefix p[3];
+    size_t count = 0;
+
+    for (const char *const *range = c->node.relay_cidrs; range != NULL && *range != NULL && count < COUNT_OF(p); range++)
+        if (!prefix_parse(*range, &p[count++], err))
+            return status_prefix(err, "Network.RelayCIDRs");
+    return count < 2 || (count == 2 && ip_is_v4(&p[0].ip) != ip_is_v4(&p[1].ip)) ||
+           status_set(err, STATUS_INVALID_ARGUMENT, "Network.RelayCIDRs: wanted one range, or one of IPv4 and one of IPv6");
+}
+
 static bool config_check_network(const struct config *c, struct status *err)
 {
     static const char *const modes[] = { "auto", "always", "never" };
@@ -382,6 +396,8 @@ static bool config_check_network(const struct config *c, struct status *err)
     for (const char *const *dir = c->node.cni_bin_dirs; *dir != NULL; dir++)
         if (strchr(*dir, ':') != NULL)
             return status_set(err, STATUS_INVALID_ARGUMENT, "Network.BinDirs: \"%.128s\" holds a colon, which separates them for plugins", *dir);
+    if (!config_check_relay_cidrs(c, err))
+        return false;
     return *c->node.cni_bin_dirs != NULL || status_set(err, STATUS_INVALID_ARGUMENT, "Network.BinDirs: is empty");
 }
 

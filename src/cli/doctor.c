@@ -29,7 +29,7 @@ void doctor_say(struct doctor *d, enum doctor_result result, const char *what, c
 static void (*const doctor_checks[])(struct doctor *d) = {
     doctor_check_config, doctor_check_state_dir, doctor_check_space, doctor_check_logs, doctor_check_service,
     doctor_check_socket, doctor_check_handlers, doctor_check_own_pods, doctor_check_relay, doctor_check_network,
-    doctor_check_volumes, doctor_check_cluster, doctor_check_kubelet, doctor_check_hugepages, doctor_check_kernel,
+    doctor_check_gate, doctor_check_volumes, doctor_check_cluster, doctor_check_kubelet, doctor_check_hugepages, doctor_check_kernel,
     doctor_check_namespaces, doctor_check_ids, doctor_check_overlay, doctor_check_cgroups, doctor_check_seccomp,
     doctor_check_clock,
 };

@@ -50,6 +50,7 @@ void doctor_check_handlers(struct doctor *d);
 void doctor_check_own_pods(struct doctor *d);
 void doctor_check_relay(struct doctor *d);
 void doctor_check_network(struct doctor *d);
+void doctor_check_gate(struct doctor *d);
 void doctor_check_volumes(struct doctor *d);
 
 /* doctor_cluster.c */

@@ -4,6 +4,7 @@
 #include "cli/doctor.h"
 #include "interlink/interlink.h"
 #include "node/cni.h"
+#include "node/gate.h"
 
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -245,6 +246,34 @@ void doctor_check_network(struct doctor *d)
     else
         doctor_say(d, DOCTOR_FAIL, "pod network", "until then only pods with host network run (docs/networks.md)", "%s: %s", reason,
                    message);
+}
+
+/* Addresses of pods on other machines. */
+void doctor_check_gate(struct doctor *d)
+{
+    cleanup_arena struct arena arena = ARENA_INIT;
+    const struct node_options *o = &d->config.node;
+    const char *const *ranges = o->relay_cidrs;
+    bool own = ranges != NULL && *ranges != NULL, all, found = false;
+    struct cni_network network;
+    struct status err = STATUS_INIT;
+    const char *reason, *message;
+
+    if (!d->configured || !doctor_is_remote(d))
+        return;
+    if (!own && (!cni_describe(o, &arena, &network, &found, &reason, &message) || found))
+        doctor_say(d, DOCTOR_WARN, "pods elsewhere", "give them a range of their own: Network.RelayCIDRs (docs/networks.md)",
+                   "have this node's address: CNI gives the pod CIDR to pods on this machine");
+    else if (!gate_try(ranges, o->state_dir, &all, &err))
+        doctor_say(d, DOCTOR_WARN, "pods elsewhere",
+                   err.code == STATUS_PERMISSION_DENIED ? "run serve with CAP_NET_ADMIN, and CAP_BPF (docs/networks.md)"
+                                                        : "choose a range that nobody else has: Network.RelayCIDRs",
+                   "have this node's address, where only ports that they declare are open: %s", err.message);
+    else if (!all)
+        doctor_say(d, DOCTOR_OK, "pods elsewhere", "", "get addresses of %s; each open port has a socket of its own, since sk_lookup is not allowed here",
+                   own ? *ranges : "the node's pod CIDR");
+    else
+        doctor_say(d, DOCTOR_OK, "pods elsewhere", "", "get addresses of %s", own ? *ranges : "the node's pod CIDR");
 }
 
 /* Volumes of pods on other machines. */

@@ -231,6 +231,23 @@ bool listener_open(struct loop *loop, struct listener *l, const struct address *
     return true;
 }
 
+bool listener_take(struct loop *loop, struct listener *l, int fd, int backlog, void (*on_accept)(void *arg, int fd), void *arg,
+                   struct status *err)
+{
+    *l = (struct listener){ .fd = -1, .on_accept = on_accept, .arg = arg };
+    if (listen(fd, backlog) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
+        status_errno(err, "cannot listen");
+        close(fd);
+        return false;
+    }
+    if (!watch_start(loop, &l->watch, fd, WATCH_READ, listener_on_event, l, err)) {
+        close(fd);
+        return false;
+    }
+    l->fd = fd;
+    return true;
+}
+
 void listener_close(struct listener *l)
 {
     if (l->watch.loop == NULL)

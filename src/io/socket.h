@@ -31,6 +31,9 @@ struct listener {
  * FAILED_PRECONDITION. TCP: host must be a literal address; port 0 takes a free one (port_out may be NULL). */
 bool listener_open(struct loop *loop, struct listener *l, const struct address *address, mode_t mode,
                    void (*on_accept)(void *arg, int fd), void *arg, uint16_t *port_out, struct status *err);
+/* The same with a socket that is bound already: takes it (also when it fails), and listens. */
+bool listener_take(struct loop *loop, struct listener *l, int fd, int backlog, void (*on_accept)(void *arg, int fd), void *arg,
+                   struct status *err);
 void listener_close(struct listener *l);
 
 /* Connects without blocking to a unix path or a literal address. on_done hears fd >= 0 (takes it) or -1 with err. */

@@ -369,3 +369,14 @@ struct tcp_dial *tcp_dial_start(struct loop *loop, struct tcp_dialer *dialer, in
     tcp_dial_try(d);
     return d;
 }
+
+struct tcp_dial *tcp_dial_adopt(struct loop *loop, struct tcp_dialer *dialer, int fd, const struct tcp_dial_listener *listener)
+{
+    struct tcp_dial *d = xcalloc(1, sizeof *d);
+
+    *d = (struct tcp_dial){ .loop = loop, .dialer = dialer, .listener = *listener, .netns_fd = -1, .fd = fd, .paused = true };
+    d->connector.fd = -1;
+    strcpy(d->addresses[0].host, "us");
+    dialer->count++;
+    return d;
+}

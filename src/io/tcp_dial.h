@@ -39,6 +39,8 @@ struct tcp_dial_listener {
 struct tcp_dial *tcp_dial_start(struct loop *loop, struct tcp_dialer *dialer, int netns_fd, uint16_t port,
                                 const char *const *addresses, size_t address_count,
                                 const struct tcp_dial_listener *listener, struct status *err);
+/* The same for a connection that somebody made to us: takes fd. It begins paused, and on_connected never comes. */
+struct tcp_dial *tcp_dial_adopt(struct loop *loop, struct tcp_dialer *dialer, int fd, const struct tcp_dial_listener *listener);
 /* Takes all of it, also before the connection is there. False: no more until on_writable. */
 bool tcp_dial_send(struct tcp_dial *d, const void *p, size_t n);
 /* We send no more: told to the other side when what was sent before is on its way. */

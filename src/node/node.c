@@ -19,6 +19,7 @@
 #include "node/counters.h"
 #include "node/operator.h"
 #include "node/features.h"
+#include "node/gate.h"
 #include "node/node_object.h"
 #include "node/relay.h"
 #include "node/runtime_config.h"
@@ -224,6 +225,7 @@ static bool node_restore(struct node *node, struct status *err)
     if (!runtime_config_load(node, err))
         return false;
     image_store_start(node->images);
+    gate_start(node);
     while (strmap_next(&node->sandboxes, &it))
         sandbox_resume(it.value);
     if (node->sandboxes.count > 0)
@@ -459,6 +461,8 @@ void node_stop(struct node *node)
     rpc_server_free(node->server);
     relay_free(node->relay);
     cni_stop(node->cni);
+    gate_stop(node->gate);
+    node->gate = NULL;
     while (strmap_next(&node->sandboxes, &it))
         sandbox_free(it.value);
     cni_free(node->cni);

@@ -16,6 +16,7 @@
  *   logfile.[ch]            a container's output, from the agent into the file that kubelet reads
  *   relay.[ch]              where agents call in
  *   cni.[ch], pod_network.[ch]  networks of pods' own on this machine; cni_network, cni_call, cni_exec: CNI itself
+ *   gate.[ch]               addresses of pods on other machines, and connections to them
  *   features.[ch]           what pods can have here and elsewhere
  *   streaming.[ch]          exec, attach and port forward: the server behind their URLs
  *   operator.[ch]           health, metrics and state over HTTP, for who runs the node
@@ -54,6 +55,8 @@ struct registry_options;
 struct interlink_target;
 struct node_object;
 struct features_question;
+struct gate;
+struct gate_pod;
 struct plugin;
 struct relay;
 struct streaming;
@@ -105,6 +108,7 @@ struct node_options {
     const char *cni_conf_dir;
     const char *const *cni_bin_dirs;      /* NULL-terminated */
     int64_t cni_timeout_ms;               /* for all plugins of a pod together */
+    const char *const *relay_cidrs;       /* for pods on other machines; NULL-terminated or NULL: the node's pod CIDR */
     bool cni_gc;                          /* the networks are ours alone: plugins may be told to forget all other pods */
     bool agents_share_images; /* agents on other machines see image_dir under the same path */
     struct node_streaming_options streaming;
@@ -140,6 +144,7 @@ struct node {
     struct events *events;           /* what happened, to who subscribed */
     struct volumes *volumes;         /* what is copied to where pods run */
     struct cni *cni;                 /* networks of pods on this machine */
+    struct gate *gate;               /* where connections to pods on other machines come in */
     struct plugin *plugin;           /* the embedded one; NULL without a local handler */
     struct relay *relay;
     struct h2_budget link_budget;    /* of all agents' connections */
@@ -165,6 +170,7 @@ struct node {
     void *on_shut_down_arg;
     struct lists lists;
     char *pod_cidr;                  /* what kubelet has said; "" */
+    Interlink__State__V1__Node *gate_record; /* of an earlier life; owned, NULL once gate.c has read it */
     char *layers_mountpoint;         /* of the file system that pods of this machine write to */
     char node_ip[46];                /* of pods that use this machine's network */
 };

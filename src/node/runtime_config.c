@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 
+#include "node/gate.h"
 #include "node/node_object.h"
 #include "rpc/pb.h"
 
@@ -50,6 +51,10 @@ static void runtime_config_on_record(void *arg, ProtobufCMessage *message)
 
     if (record->n_sites > 0) {
         node_object_restore(node, (void *)message);
+        return;
+    }
+    if (record->relay != NULL) {
+        node->gate_record = (void *)message;
         return;
     }
     if (*record->pod_cidr != '\0') { /* else one of the records that health checks write */
@@ -109,6 +114,8 @@ void runtime_config_update(void *context, struct rpc_call *call, const ProtobufC
     free(node->pod_cidr);
     node->pod_cidr = xstrdup(cidr);
     record.pod_cidr = node->pod_cidr;
+    if (node->gate != NULL)
+        gate_refresh(node->gate);
     state_put(node->state, STATE_NODE, RUNTIME_CONFIG_ID, &record.base, runtime_config_on_recorded, u);
 }
 

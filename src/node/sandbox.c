@@ -4,6 +4,7 @@
 #include "node/container.h"
 #include "node/link.h"
 #include "node/counters.h"
+#include "node/gate.h"
 #include "node/pod_network.h"
 #include "node/sandbox_job.h"
 #include "node/sandbox_size.h"
@@ -90,6 +91,7 @@ void sandbox_free(struct sandbox *sandbox)
     pod_volumes_free(sandbox->volumes);
     link_free(sandbox->link);
     stats_free(sandbox->stats);
+    gate_remove(sandbox);
     pod_network_free(sandbox);
     sandbox_size_free(sandbox);
     interlink_job_free(sandbox->job);
@@ -176,15 +178,6 @@ static void sandbox_wait_ready(struct sandbox *sandbox, struct rpc_call *call)
         sandbox_reply_ready(sandbox);
 }
 
-void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why)
-{
-    struct status err = *why;
-
-    if (!sandbox_listed(sandbox))
-        status_prefix(&err, "%s", sandbox->queue_words);
-    waiters_fail(&sandbox->waiters, WAIT_READY, &err);
-}
-
 /* It never became a pod: nothing was listed, nothing is left. */
 static void sandbox_abandon(struct sandbox *sandbox, const struct status *err)
 {
@@ -260,6 +253,7 @@ void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__Ru
         return;
     }
     sandbox = sandbox_new(node, handler, record);
+    gate_add(sandbox);
     sandbox_wait_ready(sandbox, call);
     log_info("pod %.13s: %s/%s (uid %s, attempt %u), handler %s", record->id, record->config->metadata->namespace_,
              record->config->metadata->name, record->config->metadata->uid, record->config->metadata->attempt,
@@ -449,9 +443,10 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
     for (LIST_EACH(struct container, c, &sandbox->containers, link))
         container_follow_log(c);
     volumes_on_agent(sandbox, hello);
+    gate_on_agent(sandbox);
     if (sandbox_listed(sandbox) || sandbox->stopping)
         return;
-    if (!pod_network_held(sandbox))
+    if (!pod_network_held(sandbox) && sandbox->handler->local)
         pb_set(&sandbox->record->ip, sandbox->node->node_ip);
     if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__READY)) {
         counters_queue_wait(sandbox->handler, sandbox->record->created_at);
@@ -484,6 +479,7 @@ void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
         if (c->log != NULL)
             container_unfollow_log(c);
     streaming_pod_gone(sandbox, err->message);
+    gate_on_agent_lost(sandbox);
     sandbox->link = NULL;
     link_free(link);
     if (sandbox->stopping) {
@@ -524,6 +520,7 @@ static void sandbox_stopped(struct sandbox *sandbox, const char *message)
         return;
     timer_stop(&sandbox->stop_timer);
     streaming_pod_gone(sandbox, *message != '\0' ? message : "it has ended");
+    gate_on_stopped(sandbox);
     for (LIST_EACH_SAFE(struct container, c, &sandbox->containers, link))
         container_on_lost(c, *message != '\0' ? message : "the pod was stopped");
     pb_set(&sandbox->record->message, message);

@@ -19,6 +19,7 @@
 #include "node/announce.h"
 #include "node/node.h"
 
+struct gate_pod;
 struct link;
 struct pod_find;
 struct pod_network;
@@ -47,6 +48,7 @@ struct sandbox {
     int64_t lease_used_ms;                 /* polling time since the last call, while queued */
     struct timer stop_timer;
     struct stats *stats;                   /* owned; NULL until somebody asks (stats.h) */
+    struct gate_pod *gate;                 /* owned; gate.h's; NULL: its connections are none of our business */
     struct pod_volumes *volumes;           /* owned; NULL until they are needed (volumes.h) */
 };
 

@@ -2,8 +2,10 @@
 #include "node/sandbox.h"
 
 #include "agent/podns.h"
+#include "node/gate.h"
 #include "node/job_size.h"
 #include "node/pod_network.h"
+#include "node/waiter.h"
 #include "rpc/pb.h"
 
 bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, struct status *err)
@@ -30,6 +32,15 @@ bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, str
     return podns_check_sandbox(config, err);
 }
 
+void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why)
+{
+    struct status err = *why;
+
+    if (!sandbox_listed(sandbox))
+        status_prefix(&err, "%s", sandbox->queue_words);
+    waiters_fail(&sandbox->waiters, WAIT_READY, &err);
+}
+
 Interlink__State__V1__Sandbox *sandbox_record_new(struct node *node, const struct handler *handler,
                                                   const Runtime__V1__RunPodSandboxRequest *request, struct status *err)
 {
@@ -48,7 +59,7 @@ Interlink__State__V1__Sandbox *sandbox_record_new(struct node *node, const struc
     pb_set(&record->handler, handler->options->name);
     record->created_at = clock_real_ns();
     record->size = job_size_choose(record->config, NULL, &node->options->size, err);
-    if (record->size != NULL && pod_network_plan(node, handler, record, err))
+    if (record->size != NULL && pod_network_plan(node, handler, record, err) && gate_plan(node, handler, record, err))
         return record;
     protobuf_c_message_free_unpacked(&record->base, NULL);
     return NULL;

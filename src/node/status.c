@@ -4,6 +4,7 @@
 #include "agent/agent_signal.h"
 #include "image/store.h"
 #include "node/cni.h"
+#include "node/gate.h"
 #include "node/link.h"
 #include "node/logfile.h"
 #include "node/node_object.h"
@@ -93,6 +94,10 @@ static void status_sandbox_info(struct arena *arena, const struct sandbox *sandb
     json_write_member_string(&w, "message", record->message);
     if (record->network != NULL)
         status_sandbox_network(&w, sandbox);
+    if (sandbox->gate != NULL) {
+        json_write_key(&w, "openPorts");
+        gate_write(&w, sandbox);
+    }
     json_write_key(&w, "config");
     protojson_write(&w, &record->config->base, 0);
     json_write_end(&w);
@@ -310,13 +315,27 @@ static void status_runtime_info(struct arena *arena, struct node *node, Runtime_
     response->n_info = 1;
 }
 
+/* Pods here, and pods elsewhere. Only what concerns those here can make it false: those elsewhere have a way to fall back on. */
+static bool status_network(struct node *node, struct arena *arena, const char **reason, const char **message)
+{
+    bool ready = cni_condition(node->cni, arena, reason, message);
+    const char *gate_reason, *gate_message;
+
+    if (!gate_describe(node, arena, &gate_reason, &gate_message))
+        return ready;
+    if (ready && strcmp(*reason, "JobNetwork") == 0)
+        *reason = gate_reason;
+    *message = arena_printf(arena, "%s; %s", *message, gate_message);
+    return ready;
+}
+
 Runtime__V1__StatusResponse *status_of_runtime(struct arena *arena, struct node *node, bool verbose)
 {
     Runtime__V1__StatusResponse *response =
         STATUS_NEW(arena, Runtime__V1__StatusResponse, runtime__v1__status_response__init);
     struct status ignored;
     const char *reason, *message;
-    bool network_ready = cni_condition(node->cni, arena, &reason, &message);
+    bool network_ready = status_network(node, arena, &reason, &message);
 
     response->status = STATUS_NEW(arena, Runtime__V1__RuntimeStatus, runtime__v1__runtime_status__init);
     response->status->n_conditions = 2;

@@ -376,6 +376,7 @@ UNUSED static int kit_setup(void **state)
     kit->agent.engine = &kit_engine;
     kit->agent.ending.on_done = kit_on_ended;
     agent_events_init(&kit->agent.events);
+    agent_ports_init(&kit->agent.ports);
     list_init(&kit->agent.intakes);
     agent_stats_init(&kit->agent.stats);
     assert_true(child_reaper_start(kit->agent.loop, kit_on_orphan, NULL, &err));
@@ -408,6 +409,7 @@ UNUSED static int kit_teardown(void **state)
     timer_stop(&kit->agent.settle);
     agent_stats_free(&kit->agent);
     agent_events_free(&kit->agent.events);
+    agent_ports_free(&kit->agent);
     agent_files_free(&kit->agent);
     strmap_free(&kit->agent.containers);
     if (kit->agent.sandbox != NULL)
