@@ -235,6 +235,8 @@
 /* ---- interlink ---- */
 /* Plugins keep one answer to a status query for 10 s, whichever pods are asked for: asking sooner tells nothing. */
 #define INTERLINK_POLL_REMOTE_MS 10500
+/* After a job was submitted, when nothing was asked lately: a batch system has looked at it by then. */
+#define INTERLINK_POLL_FIRST_MS 2000
 /* Our own plugin on this machine: while jobs start, and while all of them run. */
 #define INTERLINK_POLL_LOCAL_MS 1000
 #define INTERLINK_POLL_LOCAL_STEADY_MS 10000
@@ -464,6 +466,11 @@
 #define NODE_SHUTDOWN_MS 3000
 /* A record that has waited longer to be written means a disk in trouble; an fsync may take seconds on a busy one. */
 #define NODE_STATE_PATIENCE_MS 10000
+/* Between a job that failed before it was a pod and the pod's next one, doubled each time: kubelet's own for containers that
+ * crash. Of so many pods they are remembered. */
+#define SETBACK_PAUSE_MS 10000
+#define SETBACK_PAUSE_MAX_MS 300000
+#define SETBACKS_MAX 1000
 /* Connections for metrics and health: some scrapers and a person. */
 #define OPERATOR_CONNECTIONS_MAX 16
 /* Output of one ExecSync: what fits one message of kubelet's client (16 MiB) with its frame. */

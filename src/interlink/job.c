@@ -250,7 +250,8 @@ void interlink_job_adopt(struct interlink_job *job, const char *jid, bool confir
         job->error = err;
         job->settled_ms = clock_mono_ms() + job_settle_ms(job);
     }
-    interlink_poll_schedule(job->target);
+    /* Whoever waits for it hears again what the queue says, not only after a round of polling. */
+    interlink_target_poll_soon(job->target);
 }
 
 /* ---- states ---- */

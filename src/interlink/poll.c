@@ -102,6 +102,14 @@ static struct interlink_batch *poll_gather(struct interlink_target *t, int64_t n
 
 /* ---- when ---- */
 
+/* The first words of a queue are asked for early: kubelet is waiting to tell them. */
+static int64_t poll_pace(const struct interlink_target *t, const struct interlink_job *job)
+{
+    bool first = job->stage == INTERLINK_JOB_SUBMITTED && job->wire.n == 0;
+
+    return first && t->poll_ms > INTERLINK_POLL_FIRST_MS ? INTERLINK_POLL_FIRST_MS : t->poll_ms;
+}
+
 void interlink_poll_schedule(struct interlink_target *t)
 {
     struct interlink_poll *poll = &t->poll;
@@ -119,8 +127,8 @@ void interlink_poll_schedule(struct interlink_target *t)
             at = job->poison_ms;
         else if (poll->soon)
             at = now;
-        else if (interlink_job_unsettled(job) && (at <= now || at > now + t->poll_ms))
-            at = now + t->poll_ms;
+        else if (interlink_job_unsettled(job) && (at <= now || at > now + poll_pace(t, job)))
+            at = now + poll_pace(t, job);
         due = at < due ? at : due;
     }
     if (due == INT64_MAX) {

@@ -24,6 +24,7 @@
 #include "node/relay.h"
 #include "node/runtime_config.h"
 #include "node/sandbox.h"
+#include "node/setbacks.h"
 #include "node/streaming.h"
 #include "node/volumes.h"
 #include "plugin/plugin.h"
@@ -111,6 +112,9 @@ static bool node_authorise(void *arg, const char *sandbox_id, const char *token,
     struct node *node = arg;
     const struct sandbox *sandbox = strmap_get(&node->sandboxes, sandbox_id);
 
+    /* To be told that there is no such pod would be its end. */
+    if (strmap_get(&node->left_alone, sandbox_id) != NULL)
+        return status_set(err, STATUS_UNAVAILABLE, "the pod's handler is not configured at present");
     if (sandbox == NULL)
         return status_set(err, STATUS_NOT_FOUND, "there is no such pod");
     if (!bytes_equal_constant_time(token, strlen(token), sandbox->record->token, strlen(sandbox->record->token)))
@@ -387,6 +391,7 @@ struct node *node_start(struct loop *loop, const struct node_options *options, s
     node->loop = loop;
     node->events = events_new(loop);
     node->volumes = volumes_new(node);
+    node->setbacks = setbacks_new();
     node->counters = counters_new(node);
     node->options = options;
     if (*options->kubeconfig != '\0')
@@ -477,6 +482,7 @@ void node_stop(struct node *node)
     state_close(node->state);
     events_free(node->events);
     volumes_free(node->volumes);
+    setbacks_free(node->setbacks);
     counters_free(node->counters);
     tls_identity_free(node->identity);
     rpc_health_free(node->health);
@@ -485,6 +491,7 @@ void node_stop(struct node *node)
         free((void *)(uintptr_t)node->services.services[i]);
     free((void *)(uintptr_t)node->services.services);
     strmap_free(&node->sandboxes);
+    strmap_free(&node->left_alone);
     strmap_free(&node->containers);
     lists_free(&node->lists);
     free(node->handlers);

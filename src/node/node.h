@@ -6,6 +6,7 @@
  *   state.[ch]              what must survive a crash
  *   volumes.[ch]            files of this machine that its pods elsewhere need
  *   sandbox.[ch]            a pod: submitted as one interLink job, ready when its agent has called in
+ *   setbacks.[ch]           pods whose jobs failed before they were pods
  *   container.[ch]          a container of a ready pod, driven through the agent
  *   job_size.[ch]           how large that job is
  *   link.[ch]               the connection to a pod's agent
@@ -59,6 +60,7 @@ struct gate;
 struct gate_pod;
 struct plugin;
 struct relay;
+struct setbacks;
 struct streaming;
 struct tls_identity;
 struct volumes;
@@ -142,6 +144,7 @@ struct node {
     struct node_object *object;      /* NULL: the cluster's Node is not our business */
     struct operator *operator;       /* NULL: not asked for */
     struct events *events;           /* what happened, to who subscribed */
+    struct setbacks *setbacks;       /* pods whose last job failed early */
     struct volumes *volumes;         /* what is copied to where pods run */
     struct cni *cni;                 /* networks of pods on this machine */
     struct gate *gate;               /* where connections to pods on other machines come in */
@@ -156,6 +159,7 @@ struct node {
     char *relay_socket;
     struct handler *handlers;
     struct strmap sandboxes;         /* id -> struct sandbox */
+    struct strmap left_alone;        /* ids of sandboxes whose handler is not configured at present */
     struct strmap containers;        /* id -> struct container */
     struct listener listener;        /* CRI */
     struct rpc_services services;

@@ -8,6 +8,7 @@
 #include "node/pod_network.h"
 #include "node/sandbox_job.h"
 #include "node/sandbox_size.h"
+#include "node/setbacks.h"
 #include "node/stats.h"
 #include "node/streaming.h"
 #include "node/volumes.h"
@@ -16,8 +17,6 @@
 
 /* After the agent's last answer its connection closes; one that does not is cut. */
 #define SANDBOX_STOP_TIMEOUT_MS 10000
-/* kubelet lists every second; when it has not for this long it is not running. */
-#define SANDBOX_POLL_RECENT_MS 5000
 
 static const struct interlink_job_events sandbox_job_events;
 static void sandbox_stopped(struct sandbox *sandbox, const char *message);
@@ -133,21 +132,14 @@ static void sandbox_say(struct sandbox *sandbox, char *words) /* takes words */
     sandbox->queue_words = words;
 }
 
-/* ---- run ---- */
-
-static struct sandbox *sandbox_find(struct node *node, const Runtime__V1__PodSandboxMetadata *metadata)
+static void sandbox_say_submitted(struct sandbox *sandbox)
 {
-    struct strmap_iter it = { 0 };
+    const char *jid = sandbox->record->job_id;
 
-    while (strmap_next(&node->sandboxes, &it)) {
-        struct sandbox *sandbox = it.value;
-        const Runtime__V1__PodSandboxMetadata *m = sandbox->record->config->metadata;
-        if (m->attempt == metadata->attempt && strcmp(m->uid, metadata->uid) == 0 &&
-            strcmp(m->name, metadata->name) == 0 && strcmp(m->namespace_, metadata->namespace_) == 0)
-            return sandbox;
-    }
-    return NULL;
+    sandbox_say(sandbox, xasprintf("%s %s has been submitted and waits for its turn", *jid != '\0' ? "job" : "its", *jid != '\0' ? jid : "job"));
 }
+
+/* ---- run ---- */
 
 static void sandbox_reply_ready(struct sandbox *sandbox)
 {
@@ -230,7 +222,12 @@ void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__Ru
         return;
     }
     struct sandbox *sandbox = sandbox_find(node, request->config->metadata);
-    if (sandbox != NULL && sandbox->stopping && !sandbox_listed(sandbox)) {
+    bool leaving = sandbox != NULL && sandbox->stopping && !sandbox_listed(sandbox);
+    if ((sandbox == NULL || leaving) && !setbacks_allow(node->setbacks, request->config->metadata, clock_mono_ms(), &err)) {
+        rpc_fail(call, &err);
+        return;
+    }
+    if (leaving) {
         const char *fault = pod_network_fault(sandbox);
         rpc_failf(call, STATUS_UNAVAILABLE, "what an earlier try has left of the pod is being removed: try again%s%s",
                   *fault != '\0' ? ": " : "", fault);
@@ -271,9 +268,16 @@ static void sandbox_on_submitted(void *arg, const char *jid)
     sandbox->record->submitted = true;
     pod_network_start(sandbox);
     pb_set(&sandbox->record->job_id, jid);
-    sandbox_say(sandbox, *jid != '\0' ? xasprintf("job %s has been submitted and waits for its turn", jid)
-                                      : xstrdup("its job has been submitted and waits for its turn"));
+    sandbox_say_submitted(sandbox);
     sandbox_put(sandbox, NULL);
+}
+
+/* For the next call, since often nobody waits for it at this moment. */
+static void sandbox_note_setback(struct sandbox *sandbox, const struct status *why, bool had_job)
+{
+    if (!sandbox->stopping)
+        setbacks_note(sandbox->node->setbacks, sandbox->record->config->metadata, why,
+                      waiters_any(&sandbox->waiters, WAIT_READY), had_job, clock_mono_ms());
 }
 
 static void sandbox_on_rejected(void *arg, const struct status *err)
@@ -283,6 +287,7 @@ static void sandbox_on_rejected(void *arg, const struct status *err)
 
     status_prefix(&wrapped, "handler %s did not take the pod", sandbox->handler->options->name);
     log_warn("pod %.13s: %s", sandbox->record->id, wrapped.message);
+    sandbox_note_setback(sandbox, &wrapped, false);
     sandbox_abandon(sandbox, &wrapped);
 }
 
@@ -324,9 +329,22 @@ static void sandbox_cancel_job(struct sandbox *sandbox)
         interlink_job_cancel(sandbox->job, 0, sandbox_on_job_cancelled, sandbox_on_cancel_retry, sandbox);
 }
 
+/* It will not become a pod. */
+static void sandbox_give_up(struct sandbox *sandbox, const struct status *err, bool had_job)
+{
+    if (sandbox_listed(sandbox) || sandbox->stopping)
+        return;
+    sandbox_note_setback(sandbox, err, had_job);
+    waiters_fail(&sandbox->waiters, WAIT_READY, err);
+    sandbox_say(sandbox, xstrdup(err->message));
+    sandbox->stopping = true;
+    sandbox_cancel_job(sandbox); /* then it is abandoned */
+}
+
 /* The job is over though nobody stopped the pod. */
 static void sandbox_on_job_over(struct sandbox *sandbox, const struct interlink_job_state *state)
 {
+    struct status err = STATUS_INIT;
     cleanup_free char *words =
         state->phase == INTERLINK_GONE
             ? xstrdup("the site no longer knows the pod's job")
@@ -335,11 +353,11 @@ static void sandbox_on_job_over(struct sandbox *sandbox, const struct interlink_
                         state->message);
 
     log_warn("pod %.13s: %s", sandbox->record->id, words);
-    sandbox_say(sandbox, xstrdup(words));
+    status_set(&err, STATUS_UNAVAILABLE, "%s", words);
     if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
         sandbox_stopped(sandbox, words);
     else
-        sandbox_cancel_job(sandbox); /* what is left of it at the site; then it is abandoned */
+        sandbox_give_up(sandbox, &err, true); /* what is left of it at the site is cancelled */
 }
 
 static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
@@ -377,24 +395,10 @@ static const struct interlink_job_events sandbox_job_events = {
     .on_state = sandbox_on_state,
 };
 
-void sandbox_check_leases(struct node *node, int64_t elapsed_ms)
+void sandbox_expire(struct sandbox *sandbox)
 {
-    struct strmap_iter it = { 0 };
-
-    if (node->last_poll_ms == 0 || clock_mono_ms() - node->last_poll_ms > SANDBOX_POLL_RECENT_MS)
-        return;
-    while (strmap_next(&node->sandboxes, &it)) {
-        struct sandbox *sandbox = it.value;
-        if (sandbox_listed(sandbox) || sandbox->stopping || waiters_any(&sandbox->waiters, WAIT_READY))
-            continue;
-        sandbox->lease_used_ms += elapsed_ms;
-        if (sandbox->lease_used_ms < node->options->queue_lease_ms)
-            continue;
-        log_info("pod %.13s: nobody has asked for it for %" PRId64 " s of kubelet's polling: cancelling its job",
-                 sandbox->record->id, sandbox->lease_used_ms / 1000);
-        sandbox->stopping = true;
-        sandbox_cancel_job(sandbox);
-    }
+    sandbox->stopping = true;
+    sandbox_cancel_job(sandbox);
 }
 
 /* ---- the agent's side ---- */
@@ -450,25 +454,15 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
         pb_set(&sandbox->record->ip, sandbox->node->node_ip);
     if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__READY)) {
         counters_queue_wait(sandbox->handler, sandbox->record->created_at);
+        setbacks_forget(sandbox->node->setbacks, sandbox->record->config->metadata);
         sandbox_put(sandbox, sandbox_on_ready_recorded);
     }
-}
-
-/* It will not become a pod. */
-static void sandbox_give_up(struct sandbox *sandbox, const struct status *err)
-{
-    if (sandbox_listed(sandbox) || sandbox->stopping)
-        return;
-    waiters_fail(&sandbox->waiters, WAIT_READY, err);
-    sandbox_say(sandbox, xstrdup(err->message));
-    sandbox->stopping = true;
-    sandbox_cancel_job(sandbox); /* then it is abandoned */
 }
 
 void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err)
 {
     log_warn("pod %.13s: the agent refuses it: %s", sandbox->record->id, err->message);
-    sandbox_give_up(sandbox, err);
+    sandbox_give_up(sandbox, err, true);
 }
 
 void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
@@ -647,7 +641,7 @@ void sandbox_on_network_up(struct sandbox *sandbox)
 
 void sandbox_on_network_failed(struct sandbox *sandbox, const struct status *err)
 {
-    sandbox_give_up(sandbox, err);
+    sandbox_give_up(sandbox, err, false);
 }
 
 void sandbox_on_network_removed(struct sandbox *sandbox, const struct status *err)
@@ -674,6 +668,7 @@ void sandbox_restore(struct node *node, Interlink__State__V1__Sandbox *record)
 
     if (handler == NULL) {
         log_error("pod %.13s: %s; it is left alone until that handler is configured again", record->id, err.message);
+        strmap_put(&node->left_alone, record->id, node);
         protobuf_c_message_free_unpacked(&record->base, NULL);
         return;
     }
@@ -690,6 +685,10 @@ void sandbox_resume(struct sandbox *sandbox)
         return;
     sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
     interlink_job_adopt(sandbox->job, record->job_id, record->submitted);
+    if (record->submitted)
+        sandbox_say_submitted(sandbox);
+    else
+        sandbox_say(sandbox, xstrdup("serve was restarted while its job was being submitted: the site is asked whether it has it"));
     if (record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
         sandbox_cancel_job(sandbox);
 }

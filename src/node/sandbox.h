@@ -59,6 +59,8 @@ bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, str
 /* What is remembered of a new pod. NULL: it asks for what it cannot have, or in a way that cannot be read. */
 Interlink__State__V1__Sandbox *sandbox_record_new(struct node *node, const struct handler *handler,
                                                   const Runtime__V1__RunPodSandboxRequest *request, struct status *err);
+/* The sandbox of a pod's attempt; NULL: there is none. */
+struct sandbox *sandbox_find(struct node *node, const Runtime__V1__PodSandboxMetadata *metadata);
 void sandbox_stop(struct sandbox *sandbox, struct rpc_call *call);
 void sandbox_remove(struct sandbox *sandbox, struct rpc_call *call);
 
@@ -98,5 +100,7 @@ void sandbox_changed(struct sandbox *sandbox); /* renews the list entry */
 void sandbox_free(struct sandbox *sandbox);    /* the memory only */
 /* Every few seconds: jobs in the queue that nobody asks for any more are cancelled. */
 void sandbox_check_leases(struct node *node, int64_t elapsed_ms);
+/* It is not a pod yet and nobody wants it any more: its job is cancelled. */
+void sandbox_expire(struct sandbox *sandbox);
 
 #endif

@@ -64,3 +64,17 @@ Interlink__State__V1__Sandbox *sandbox_record_new(struct node *node, const struc
     protobuf_c_message_free_unpacked(&record->base, NULL);
     return NULL;
 }
+
+struct sandbox *sandbox_find(struct node *node, const Runtime__V1__PodSandboxMetadata *metadata)
+{
+    struct strmap_iter it = { 0 };
+
+    while (strmap_next(&node->sandboxes, &it)) {
+        struct sandbox *sandbox = it.value;
+        const Runtime__V1__PodSandboxMetadata *m = sandbox->record->config->metadata;
+        if (m->attempt == metadata->attempt && strcmp(m->uid, metadata->uid) == 0 &&
+            strcmp(m->name, metadata->name) == 0 && strcmp(m->namespace_, metadata->namespace_) == 0)
+            return sandbox;
+    }
+    return NULL;
+}

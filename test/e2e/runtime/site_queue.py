@@ -9,6 +9,7 @@ class Site:
     def __init__(self, reason="Priority"):
         self.reason = reason
         self.broken = False
+        self.state = None  # of all jobs; None: they wait
         self.pods = {}
         self.ping = {"status": "ok", "resources": {"cpu": "4", "memory": "1Gi", "pods": "10"}}
         site = self
@@ -45,7 +46,7 @@ class Site:
             return 200, {"PodUID": pod["metadata"]["uid"], "PodJID": "4711"}
         if path == "/status":
             return 200, [{"name": p["metadata"]["name"], "UID": uid, "namespace": p["metadata"]["namespace"], "JID": "4711",
-                          "containers": [{"name": "agent", "state": {"waiting": {"reason": self.reason}}}],
+                          "containers": [{"name": "agent", "state": self.state or {"waiting": {"reason": self.reason}}}],
                           "initContainers": None} for uid, p in self.pods.items()]
         if path == "/delete":
             self.pods.pop(json.loads(body)["metadata"]["uid"], None)

@@ -127,3 +127,19 @@ def test_unknown_handlers_and_targets_that_are_away(world):
     assert world.serve.client.sandbox_status(sandbox).state == pb.SANDBOX_READY
     world.sites["b"].broken = False
     world.serve.client.remove_everything()
+
+
+def test_a_pod_outlives_that_its_handler_is_not_configured(world):
+    """Its agent is not told that the pod is unknown, which would be its end."""
+    world.start()
+    sandbox = world.here(pod_config("kept"), "here")
+    before = set(world.serve.processes())
+    world.start(local=False)
+    with refused("NOT_FOUND"):
+        world.serve.client.sandbox_status(sandbox)
+    time.sleep(4)  # agents on this machine call in at least every 2 s
+    world.start()
+    assert world.serve.client.sandbox_status(sandbox).state == pb.SANDBOX_READY
+    agents = [p for p in before & set(world.serve.processes()) if b"agent" in open(f"/proc/{p}/cmdline", "rb").read().split(b"\0")]
+    assert agents
+    world.serve.client.runtime.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
