@@ -66,6 +66,7 @@ class Cluster:
         self.log = self.root / "serve.log"
         self.config = self.root / "config.yaml"
         self.serve = None
+        self.binary = BINARY  # of the node
         self.proxy = None
         self.site = None
         self.config.write_text(f"Socket: {self.socket}\nStateDir: {self.root}/state\n")
@@ -77,7 +78,7 @@ class Cluster:
     # ---- the node's runtime ----
     def start_serve(self):
         with self.log.open("ab") as log:
-            self.serve = subprocess.Popen(self.inside(BINARY, "serve", "--config", self.config),
+            self.serve = subprocess.Popen(self.inside(self.binary, "serve", "--config", self.config),
                                           stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         wait(lambda: self.ctl("version").returncode == 0, 20, "serve did not come up")
 
