@@ -134,17 +134,17 @@ def measure(given, targets, inside, folder):
     return bench
 
 
-def show(bench, output):
+def show(bench, output, rows=report.rows):
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     load = f"{bench.load:.1f} at the beginning, {os.getloadavg()[0]:.1f} at the end"
     if output == "json":
-        rows = [{k: v for k, v in r.items() if k != "row"} for r in report.results(bench) if not isinstance(r, str)]
+        rows = [{k: v for k, v in r.items() if k != "row"} for r in report.results(bench, rows) if not isinstance(r, str)]
         print(json.dumps({"machine": machine.describe(), "date": now, "load": load, "rounds": bench.rounds, "notes": bench.notes,
                           "targets": {t.name: t.version for t in bench.targets}, "results": rows}, indent=1))
         return
     print(f"{machine.describe()}; {now}; load {load}")
-    print("; ".join(f"{t.name}: {t.version}" for t in bench.targets) + f"; medians of {bench.rounds} rounds\n")
-    print(report.table(bench))
+    print("; ".join(f"{t.name}: {t.version}" for t in bench.targets) + (f"; medians of {bench.rounds} rounds" if bench.rounds > 1 else "") + "\n")
+    print(report.table(bench, rows))
     if bench.notes:
         print("\n" + "\n".join(f"Note: {note}" for note in bench.notes))
 

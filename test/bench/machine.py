@@ -71,6 +71,16 @@ def cpu_fine(pids):
     return total / 1e9
 
 
+def wakeups(pids):
+    """How often threads of processes have slept and been woken."""
+    total = 0
+    for pid in pids:
+        for task in (PROC / str(pid) / "task").glob("*"):
+            found = re.search(rb"^voluntary_ctxt_switches:\s*(\d+)", read(task / "status"), re.M)
+            total += int(found[1]) if found else 0
+    return total
+
+
 def memory(pids):
     """(RSS, PSS) of processes in KiB. PSS shares a page's size among those that map it."""
     rss = pss = 0

@@ -15,6 +15,7 @@ class Row:
     times: float = 0  # aim: so many times better than the other one
     most: float = 0  # aim: at most
     least: float = 0  # aim: at least
+    none: bool = False  # aim: none at all
     more: bool = False  # more is better
     other: str = ""  # compared with this target instead of the peer
 
@@ -123,14 +124,17 @@ def judge(row, ours, other):
     if row.least:
         aims.append(f">= {shown(row.least, row.unit)}")
         met.append(None if ours is None else ours >= row.least)
+    if row.none:
+        aims.append("none")
+        met.append(None if ours is None else ours == 0)
     verdict = False if False in met else None if None in met or not met else True
     return ratio, ", ".join(aims), verdict
 
 
-def results(bench):
+def results(bench, wanted=rows):
     """Everything as plain data; headings are strings."""
     first, peer = bench.targets[0].name, bench.targets[1].name if len(bench.targets) > 1 else None
-    for row in rows():
+    for row in wanted():
         if isinstance(row, str):
             yield row
             continue
@@ -145,11 +149,11 @@ def results(bench):
                "rounds": rounds, "rounds_other": rounds_other, "row": row}
 
 
-def table(bench):
+def table(bench, wanted=rows):
     """Aligned text."""
     first, peer = bench.targets[0].name, bench.targets[1].name if len(bench.targets) > 1 else "-"
     lines = [("measure", "unit", first, peer, "ratio", "aim", "met")]
-    for item in results(bench):
+    for item in results(bench, wanted):
         if isinstance(item, str):
             lines.append(item)
             continue

@@ -109,9 +109,11 @@ class Target:
 class Peer:
     """A private containerd in its own network and mount namespaces, and the registry from which both runtimes pull."""
 
-    def __init__(self, folder, layout):
+    def __init__(self, folder, layout, netns=""):
+        """netns: a network namespace below /run/netns to be in, instead of one of its own."""
         self.folder, self.layout = folder / "peer", layout
         self.script = FIXTURES / "containerd" / "containerd.sh"
+        self.env = {**os.environ, "NETNS": netns}
 
     @staticmethod
     def missing():
@@ -124,8 +126,8 @@ class Peer:
     def start(self):
         # Not through pipes, which the daemons would keep open.
         with (self.folder.parent / "peer.up").open("wb") as said:
-            done = subprocess.run([self.script, "up", self.folder, self.layout], stdin=subprocess.DEVNULL, stdout=said,
-                                  stderr=said, timeout=60, check=False)
+            done = subprocess.run([self.script, "up", self.folder, self.layout], env=self.env, stdin=subprocess.DEVNULL,
+                                  stdout=said, stderr=said, timeout=60, check=False)
         if done.returncode != 0:
             raise Failed("containerd did not start:\n" + (self.folder.parent / "peer.up").read_text()[-2000:])
         pid = int((self.folder / "containerd.pid").read_text())
@@ -157,18 +159,21 @@ class Ours:
         config = self.folder / "config.yaml"
         config.write_text(f"Socket: {self.folder}/cri.sock\nStateDir: {self.folder}/state\nImages:\n"
                           f"  HostsDirs: [{self.layout}/certs.d]\n")
-        log = self.folder / "serve.log"
-        with log.open("wb") as said:
-            self.process = subprocess.Popen([*self.inside, str(self.binary), "serve", "--config", str(config)], cwd="/",
-                                            stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
-        target = Target("interlink-cri", self.folder / "cri.sock", self.process.pid, self.folder, self.folder / "logs",
-                        binaries=(str(self.binary),), log=log, ours=True)
+        target = Target("interlink-cri", self.folder / "cri.sock", 0, self.folder, self.folder / "logs",
+                        binaries=(str(self.binary),), log=self.folder / "serve.log", ours=True)
+        self.spawn(target)
         deadline = time.monotonic() + 10
         while not target.socket.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise Failed("serve did not start:\n" + target.tail())
             time.sleep(0.02)
         return target
+
+    def spawn(self, target):
+        with target.log.open("ab") as said:
+            self.process = subprocess.Popen([*self.inside, str(self.binary), "serve", "--config", str(self.folder / "config.yaml")],
+                                            cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+        target.pid = self.process.pid
 
     def load(self):
         """The images from the disk, where there is no registry to pull from."""
