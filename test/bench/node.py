@@ -32,8 +32,9 @@ class Node:
         self.cgroup = f"/kubebench-{os.getpid()}"
         (folder / "kubelet-extra.yaml").write_text(EXTRA)
         self.env = {**os.environ, "K8S_BIN": str(programs), "K8S_STATE": str(self.state), "K8S_NETNS": self.netns, "TZ": "UTC",
-                    "K8S_CGROUP_ROOT": self.cgroup, "K8S_KUBELET_EXTRA": str(folder / "kubelet-extra.yaml"), "NICE": "nice -n 0"}
+                    "K8S_CGROUP": self.cgroup, "K8S_KUBELET_EXTRA": str(folder / "kubelet-extra.yaml"), "NICE": "nice -n 0"}
         self.api = None
+        self.log_begin = 0  # of the kubelet that runs
 
     def run(self, script, *arguments):
         # Not through pipes, which what is started would keep open.
@@ -58,6 +59,7 @@ class Node:
         self.run("fixture.sh", "wipe")
 
     def start_kubelet(self, socket):
+        self.log_begin = self.log().stat().st_size if self.log().exists() else 0
         self.run("kubelet.sh", "start", socket)
 
     def kubelet(self):
@@ -79,7 +81,8 @@ class Node:
     def sandboxes_begun(self):
         """When kubelet called RunPodSandbox for the first time, by the pod's name, in seconds since the epoch."""
         found, year = {}, datetime.datetime.now(datetime.timezone.utc).year
-        for month, day, hour, minute, second, name in CREATING.findall(self.log().read_text(errors="replace")):
+        text = self.log().read_bytes()[self.log_begin:].decode(errors="replace")
+        for month, day, hour, minute, second, name in CREATING.findall(text):
             when = datetime.datetime(year, int(month), int(day), int(hour), int(minute), tzinfo=datetime.timezone.utc)
             found.setdefault(name, when.timestamp() + float(second))
         return found
