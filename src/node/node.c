@@ -23,7 +23,7 @@
 #include "node/node_object.h"
 #include "node/relay.h"
 #include "node/runtime_config.h"
-#include "node/sandbox.h"
+#include "node/sandbox_lease.h"
 #include "node/setbacks.h"
 #include "node/streaming.h"
 #include "node/volumes.h"

@@ -7,6 +7,7 @@
 #include "node/gate.h"
 #include "node/pod_network.h"
 #include "node/sandbox_job.h"
+#include "node/sandbox_lease.h"
 #include "node/sandbox_size.h"
 #include "node/setbacks.h"
 #include "node/stats.h"
@@ -93,6 +94,7 @@ void sandbox_free(struct sandbox *sandbox)
     gate_remove(sandbox);
     pod_network_free(sandbox);
     sandbox_size_free(sandbox);
+    sandbox_lease_free(sandbox);
     interlink_job_free(sandbox->job);
     buf_free(&sandbox->item);
     free(sandbox->queue_words);
@@ -162,8 +164,7 @@ static void sandbox_wait_ready(struct sandbox *sandbox, struct rpc_call *call)
 {
     struct node *node = sandbox->node;
 
-    sandbox->lease_used_ms = 0;
-    node_watch_leases(node);
+    sandbox_lease_renew(sandbox);
     waiter_add(&sandbox->waiters, WAIT_READY, call, node->loop, node->options->queue_hold_ms, sandbox_on_hold_over,
                sandbox);
     if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)

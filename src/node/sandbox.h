@@ -45,7 +45,9 @@ struct sandbox {
     struct pod_network *network;           /* owned; pod_network.c's */
     struct pod_find *size_find;            /* owned; sandbox_size.c's: its job is not made yet */
     enum announced announced;              /* events sent */
-    int64_t lease_used_ms;                 /* polling time since the last call, while queued */
+    int64_t lease_used_ms;                 /* polling time since the last call, while queued (sandbox_lease.h) */
+    struct pod_find *lease_find;           /* owned; sandbox_lease.c's */
+    bool lease_doubted;                    /* it would be over, but who could tell is away */
     struct timer stop_timer;
     struct stats *stats;                   /* owned; NULL until somebody asks (stats.h) */
     struct gate_pod *gate;                 /* owned; gate.h's; NULL: its connections are none of our business */
@@ -98,8 +100,6 @@ void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why);
 bool sandbox_listed(const struct sandbox *sandbox);
 void sandbox_changed(struct sandbox *sandbox); /* renews the list entry */
 void sandbox_free(struct sandbox *sandbox);    /* the memory only */
-/* Every few seconds: jobs in the queue that nobody asks for any more are cancelled. */
-void sandbox_check_leases(struct node *node, int64_t elapsed_ms);
 /* It is not a pod yet and nobody wants it any more: its job is cancelled. */
 void sandbox_expire(struct sandbox *sandbox);
 

@@ -38,9 +38,11 @@ def polling(serve):
             assert not serve.client.runtime.ListPodSandbox(pb.ListPodSandboxRequest()).items
     thread = threading.Thread(target=poll)
     thread.start()
-    yield
-    over.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def run(serve, config, *words):
