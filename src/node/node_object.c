@@ -23,6 +23,7 @@ struct node_object {
     struct node_object_ping *pings;     /* one for each handler */
     struct timer ping_timer;
     char *name;                         /* of the Node; "" until it is known */
+    bool name_guessed, ask_name;        /* nobody has said it; it is to be asked for again */
     struct timer watch_timer;           /* until the next attempt to find out the name, or to watch */
     struct kube_call *watch;            /* or the question for the name */
     unsigned watch_failures;            /* in a row */
@@ -298,6 +299,7 @@ static void node_object_on_watch_end(void *arg, const struct kube_answer *answer
 
     o->watch = NULL;
     buf_free(&o->line);
+    o->ask_name = o->name_guessed && answer->err != NULL;
     node_object_watch_later(o, answer->err);
 }
 
@@ -305,9 +307,11 @@ static void node_object_on_watch_end(void *arg, const struct kube_answer *answer
 
 static void node_object_take_name(struct node_object *o, const char *name, const char *why)
 {
-    free(o->name);
-    o->name = xstrdup(name);
-    log_info("this node is called %s in the cluster (%s)", name, why);
+    if (strcmp(o->name, name) != 0) {
+        log_info("this node is called %s in the cluster (%s)", name, why);
+        free(o->name);
+        o->name = xstrdup(name);
+    }
     node_object_watch(o);
 }
 
@@ -317,7 +321,10 @@ static void node_object_on_self(void *arg, const struct kube_answer *answer)
     char name[NODE_NAME_SIZE];
 
     o->watch = NULL;
-    /* Before Kubernetes 1.28 there is no such question (404). */
+    o->ask_name = false;
+    /* Before Kubernetes 1.28 there is no such question (404). A server that has just started refuses it (403): then the name is a
+     * guess, and is asked for again when it turns out to be of no use. */
+    o->name_guessed = answer->err != NULL;
     if (answer->err != NULL && answer->http_status != 404 && answer->http_status != 403) {
         node_object_watch_later(o, answer->err);
         return;
@@ -335,7 +342,7 @@ static void node_object_watch(void *arg)
     struct node_object *o = arg;
     struct kube *kube = o->node->kube;
 
-    if (*o->name == '\0') {
+    if (*o->name == '\0' || o->ask_name) {
         o->watch = kube_call_start(kube, &(struct kube_call_options){
                                              .method = "POST",
                                              .path = NODE_NAME_PATH,

@@ -58,6 +58,7 @@ class KubeApi:
         self.changed = threading.Condition()
         self.server = None
         self.port = 0
+        self.starting = False  # a server that has just started knows no roles
         self.classes = []  # handlers that RuntimeClasses name
         self.certificate = self.pki.make("server", "/CN=kube-apiserver", names="IP:127.0.0.1")
         self.start()
@@ -182,6 +183,10 @@ class KubeApi:
                 self.refuse(handler, 404, f'pods "{parts[6]}" not found')
             else:
                 self.send(handler, 200, json.dumps(pod).encode())
+        elif url.path.endswith("/selfsubjectreviews") and self.starting:
+            self.refuse(handler, 403, "selfsubjectreviews is forbidden: the roles are not there yet")
+        elif url.path == "/api/v1/nodes" and f"metadata.name={NODE}" not in query.get("fieldSelector", [f"metadata.name={NODE}"]):
+            self.refuse(handler, 403, "kubelets may read their own Node only")
         elif url.path.endswith("/selfsubjectreviews"):
             self.send(handler, 201, json.dumps({"status": {"userInfo": {"username": user}}}).encode())
         elif url.path == "/api/v1/nodes" and "watch" in query:

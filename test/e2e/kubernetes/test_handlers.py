@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cluster import TOP, pod, wait
-from remote_site import Site
+from remote_site import RELAY, Site
 
 DEPLOY = TOP / "deploy"
 CLASSES = ("east", "west", "away", "nowhere")
@@ -22,7 +22,7 @@ class Routes:
     def configure(self, default):
         """A site that is "away" is configured, and nobody listens there."""
         self.cluster.config.write_text(self.before + f"""
-Relay: {{Listen: '127.0.0.1:10443'}}
+Relay: {{Listen: '{RELAY}'}}
 DefaultHandler: {default}
 QueueHold: 3s
 Handlers:
@@ -48,16 +48,20 @@ Handlers:
 
     def close(self):
         cluster = self.cluster
-        cluster.clear()
-        for line in cluster.ctl("pods", "-q").stdout.split():
-            cluster.ctl("rmp", "-f", line)
-        cluster.config.write_text(self.before)
-        cluster.kill_serve()
-        cluster.start_serve()
-        for site in self.sites.values():
-            site.stop()
-        for name in CLASSES:
-            cluster.delete("runtimeclass", name)
+        try:
+            cluster.clear()
+            for line in cluster.ctl("pods", "-q").stdout.split():
+                cluster.ctl("rmp", "-f", line)
+            for site in self.sites.values():
+                wait(lambda folder=site.root / "jobs" / "jobs": not list(folder.iterdir()), 30, cluster.tail)
+        finally:
+            cluster.config.write_text(self.before)
+            cluster.kill_serve()
+            cluster.start_serve()
+            for site in self.sites.values():
+                site.stop()
+            for name in CLASSES:
+                cluster.delete("runtimeclass", name)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ import time
 
 import pytest
 from cluster import BINARY, FIXTURE, TOP, wait
-from remote_site import Site
+from remote_site import RELAY, Site
 
 GUIDE = TOP / "docs" / "operators-guide.md"
 BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
@@ -226,7 +226,7 @@ def test_the_guide(machine):
     subprocess.run([str(FIXTURE / "mkimage.py"), str(machine.root / "_srv" / "images" / "busybox.tar"), BUSYBOX], check=True)
     key = control_plane(machine)
     replaced = {"api.example.org:6443": "127.0.0.1:6443", "sha256:" + "0123456789abcdef" * 4: "sha256:" + key,
-                "https://interlink.example.org:3000": machine.site.url, "edge1.example.org:10443": "10.199.0.1:10443"}
+                "https://interlink.example.org:3000": machine.site.url, "edge1.example.org:10443": RELAY}
     said = {}
     times = {}
     for line, text in blocks("sh"):

@@ -24,7 +24,7 @@ class Sized:
         self.kubeconfig = cluster.root / "serve.kubeconfig"
         self.kubeconfig.symlink_to(cluster.root / "k8s" / "pki" / "node.kubeconfig")
         self.site.says("128", "1Ti", "500", gpus="0")
-        self.other.says("64", "512Gi", "100", gpus="8")
+        self.other.says("128", "512Gi", "100", gpus="8")
         self.configure()
         cluster.apply(*({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": name}
                         for name in ("cluster", "gpus", "local")))
@@ -89,7 +89,7 @@ def test_capacity_comes_from_the_sites(sized):
                              str(sized.config)], capture_output=True, text=True, check=False).stdout
     assert "takes us for system:node:node1" in doctor and "has no policy" in doctor, doctor
     sized.cluster.kubectl("apply", "-f", str(DEPLOY / "capacity-policy.yaml"))
-    sized.carries("192", "1536Gi", "600", "8")
+    sized.carries("256", "1536Gi", "600", "8")
     annotations = sized.node()["metadata"]["annotations"]
     assert annotations["interlink.eu/managed-capacity"] == "cpu,memory,pods,nvidia.com_gpu"
 
@@ -105,16 +105,16 @@ def test_a_pod_larger_than_the_machine(sized):
     assert job["metadata"]["annotations"]["interlink.eu/job-size"] == \
         "cpu=128 (pod), memory=500Gi (pod), walltime=1h0m0s (pod)"
     # Eight GPUs are nowhere in what kubelet says: only the API server knows.
-    cluster.pod("gpus", runtimeClassName="gpus", main=limits(cpu="64", memory="500Gi", gpu="8"))
+    cluster.pod("gpus", runtimeClassName="gpus", main=limits(cpu="128", memory="500Gi", gpu="8"))
     assert sized.other.job("gpus")["spec"]["containers"][0]["resources"]["limits"] == {
-        "cpu": "64", "memory": "500Gi", GPU: "8"}
+        "cpu": "128", "memory": "500Gi", GPU: "8"}
     cluster.apply(pod("toomany", runtimeClassName="gpus", main=limits(gpu="1")))
     wait(lambda: "Insufficient nvidia.com/gpu" in cluster.describe("toomany"), 30)
     before = cluster.get("pod", "big")["status"]["containerStatuses"][0]
     cluster.run("kubelet.sh", "stop")
     cluster.run("kubelet.sh", "start", str(cluster.socket))
     cluster.delete("pod", "toomany")
-    sized.carries("192", "1536Gi", "600", "8")
+    sized.carries("256", "1536Gi", "600", "8")
     wait(lambda: cluster.get("pod", "big")["status"]["containerStatuses"][0] == before, 60, lambda: cluster.describe("big"))
     for name in ("big", "gpus"):
         cluster.delete("pod", name)
@@ -206,16 +206,36 @@ def test_taints_with_an_account_of_our_own(sized):
     sized.configure()
 
 
+def test_a_site_that_is_away_keeps_what_it_had(sized):
+    """Also over a restart of serve, and for a Node that is made anew meanwhile."""
+    cluster = sized.cluster
+    sized.carries("256", "1536Gi", "600", "8")
+    (sized.other.root / "api.sock").rename(sized.other.root / "away.sock")
+    sized.site.says("100", "1Ti", "500", gpus="0")
+    sized.restart()
+    sized.carries("228", "1536Gi", "600", "8")
+    shown = {h["name"]: h for h in json.loads(cluster.ctl("info").stdout)["config"]["handlers"]}
+    assert not shown["gpus"]["healthy"] and shown["cluster"]["healthy"], shown
+    # And the other way round: the cluster's API server is away while a site changes.
+    (sized.other.root / "away.sock").rename(sized.other.root / "api.sock")
+    cluster.run("control-plane.sh", "stop")
+    sized.site.says("128", "1Ti", "500", gpus="0")
+    sized.restart()
+    wait(lambda: json.loads(cluster.ctl("info").stdout)["config"]["cluster"]["message"], 30, cluster.tail)
+    cluster.run("control-plane.sh", "start")
+    sized.carries("256", "1536Gi", "600", "8", seconds=90)
+
+
 def test_accelerators_go_and_the_node_is_made_anew(sized):
     cluster = sized.cluster
-    sized.other.says("64", "512Gi", "100")
+    sized.other.says("128", "512Gi", "100")
     sized.restart()
-    sized.carries("192", "1536Gi", "600", "0")
+    sized.carries("256", "1536Gi", "600", "0")
     cluster.kubectl("delete", "node", "node1")
     cluster.run("kubelet.sh", "stop")
     cluster.run("kubelet.sh", "start", str(cluster.socket))
     wait(lambda: cluster.get("nodes")["items"], 60)
-    wait(lambda: [sized.node()["status"]["capacity"].get(r) for r in ("cpu", "memory", "pods")] == ["192", "1536Gi", "600"], 30,
+    wait(lambda: [sized.node()["status"]["capacity"].get(r) for r in ("cpu", "memory", "pods")] == ["256", "1536Gi", "600"], 30,
          cluster.tail)
     cluster.kubectl("wait", "--for=condition=Ready", "node/node1", "--timeout=60s")
     cluster.kubectl("wait", "--for=jsonpath={.metadata.name}", "serviceaccount/default", "--timeout=30s")

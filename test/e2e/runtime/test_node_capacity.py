@@ -264,3 +264,16 @@ def test_a_kubeconfig_that_comes_later(world):
     world.conf.write_text(text)
     world.api.register_node()
     world.carries(cpu="128", memory="1Ti", pods="1000")
+
+
+def test_an_api_server_that_has_just_started(world):
+    """It refuses to say who we are, for its roles are not there yet: the host's name is a guess, and not for ever."""
+    world.carries(cpu="128", memory="1Ti", pods="1000")
+    world.api.starting = True
+    world.sites[0].ping = told(cpu="100")
+    world.restart()
+    world.until(lambda: "this machine's host name" in world.serve.tail())
+    world.until(lambda: "their own Node only" in world.cluster()["message"])
+    world.api.starting = False
+    world.carries(cpu="164", memory="1Ti", pods="1000")
+    world.until(lambda: world.cluster()["node"] == "edge1" and world.cluster()["healthy"])
