@@ -487,9 +487,10 @@ def test_modes(other):
     serve.kill()
     serve.start()
     pod = run_patiently(cri, config)
+    wait_for(lambda: serve.calls().count("GC:slow") == 1, what="GC")
     serve.kill()
     serve.start()
-    wait_for(lambda: serve.calls().count("GC:slow") == 2, what="GC")
+    wait_for(lambda: serve.calls().count("GC:slow") == 2, what="another GC")
     assert json.loads((serve.root / "input-GC-first").read_text())["cni.dev/valid-attachments"] == [{"containerID": pod, "ifname": "eth0"}]
     # What takes too long is killed, with what it started; the pod's next try is told why.
     serve.fake("slow", "[ $CNI_COMMAND = ADD ] && { (setsid sleep 777 &); touch $ROOT/hangs; exec sleep 888; }\n" + RECORD)
