@@ -174,6 +174,22 @@ static void crun_log(int number, const char *message, int verbosity, void *arg)
         dprintf(fd, "libcrun: %s%s%s\n", message, number != 0 ? ": " : "", number != 0 ? strerror(number) : "");
 }
 
+/* libcrun names our own paths ("mount `BUNDLE/mounts/0` to `etc/passwd`"); who made the pod knows the container's only. */
+static bool crun_mount_error(const char *text, int number, struct status *err)
+{
+    const char *from = strstr(text, "mount `"), *to = from == NULL ? NULL : strstr(from, "` to `");
+    const char *end = to == NULL ? NULL : strchr(to + 6, '`');
+
+    if (number == 0 || end == NULL)
+        return false;
+    to += 6;
+    errno = number;
+    status_errno(err, "mounts: nothing can be mounted at \"/%.*s\" of this image%s", (int)(end - to - (*to == '/')), to + (*to == '/'),
+                 number == ENOTDIR ? " (of the volume and of what is there one is a folder and one is not)" : "");
+    err->code = STATUS_FAILED_PRECONDITION;
+    return true;
+}
+
 static bool crun_fail(libcrun_error_t *e, const char *program, struct status *err)
 {
     int number = *e != NULL ? (*e)->status : 0;
@@ -183,6 +199,8 @@ static bool crun_fail(libcrun_error_t *e, const char *program, struct status *er
     if ((number == ENOENT || number == EACCES || number == EPERM) && strstr(text, program) != NULL &&
         strstr(text, "exec") != NULL)
         launch_exec_error(program, number == EPERM ? EACCES : number, err);
+    else if (crun_mount_error(text, number, err))
+        ;
     else if (number > 0) {
         errno = number;
         status_errno(err, "libcrun: %s", text);
