@@ -21,6 +21,8 @@ IMAGE = "fixture.local/busybox:1"
 # Short waits, so that tests are short: restarts after 2 s instead of 10 s to 5 min, rotation of logs at 64 KiB instead of 10 MiB.
 KUBELET = """
 syncFrequency: 10s
+fileCheckFrequency: 2s
+imageMinimumGCAge: 1s
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 containerLogMaxSize: 64Ki
 containerLogMaxFiles: 10
@@ -60,7 +62,8 @@ class Cluster:
         self.kubelet_config = self.root / "kubelet-extra.yaml"
         self.kubelet_config.write_text(KUBELET)
         self.env = {**os.environ, "K8S_BIN": str(programs), "K8S_STATE": str(self.root / "k8s"), "K8S_NETNS": self.netns,
-                    "K8S_KUBELET_EXTRA": str(self.kubelet_config), "K8S_FEATURES": "ContainerStopSignals=true", "NICE": "nice -n 0"}
+                    "K8S_KUBELET_EXTRA": str(self.kubelet_config), "K8S_FEATURES": "ContainerStopSignals=true", "NICE": "nice -n 0",
+                    "KUBECACHEDIR": str(self.root / "kubectl-cache")}
         self.programs = pathlib.Path(programs)
         self.socket = self.root / "cri.sock"
         self.log = self.root / "serve.log"
@@ -138,11 +141,24 @@ class Cluster:
             self.proxy.kill()
             self.proxy.wait()
         self.run("fixture.sh", "wipe")
+        for pid in self.agents():
+            problems.append(f"left behind: agent {pid}")
+            os.kill(pid, signal.SIGKILL)
         for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
             if str(self.root) in line:
                 problems.append("left behind: mount " + line)
         shutil.rmtree(self.root, ignore_errors=True)
         assert not problems, "\n".join(problems)
+
+    def agents(self):
+        """The agents of this cluster's jobs, here and at its sites: they run in their job's folder."""
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and os.readlink(entry / "cwd").startswith(f"{self.root}/") and \
+                        (entry / "cmdline").read_bytes().split(b"\0")[1:2] == [b"agent"]:
+                    found.append(int(entry.name))
+        return found
 
     def clear(self, seconds=60):
         """Deletes what tests left in the default namespace, pods last, and waits until they are gone."""
@@ -153,6 +169,8 @@ class Cluster:
             for p in pods:
                 if "deletionTimestamp" not in p["metadata"]:
                     self.ask("DELETE", f"/api/v1/namespaces/default/pods/{p['metadata']['name']}?gracePeriodSeconds=1")
+                if "finalizers" in p["metadata"]:
+                    self.let_go(p["metadata"]["name"])
             assert time.monotonic() < end, f"left: {[p['metadata']['name'] for p in pods]}\n{self.tail()}"
             time.sleep(0.2)
 
@@ -207,6 +225,11 @@ class Cluster:
         if gone:
             wait(lambda: self.ask("GET", path)[0] == 404, 60, lambda: f"{kind} {name} does not go: {self.ask('GET', path)[1]}")
 
+    def let_go(self, name):
+        """Takes the finalizers from a pod, which keep it after its end."""
+        status, got = self.ask("PATCH", self.path("pod", name), {"metadata": {"finalizers": None}}, "application/merge-patch+json")
+        assert status in (200, 404), got
+
     def create_pod(self, o):
         status, got = self.ask("POST", self.path("pod"), o)
         assert status == 201, f"pod {o['metadata']['name']}: {got}"
@@ -246,9 +269,9 @@ class Cluster:
         found = self.get("events")["items"]
         return [e["message"] for e in found if e["involvedObject"].get("name") == name and reason in (None, e["reason"])]
 
-    def says(self, name, *words, reason=None, seconds=60):
-        """Waits for an event of a pod that has all the words."""
-        return wait(lambda: next((m for m in self.events(name, reason) if all(w in m for w in words)), None), seconds,
+    def says(self, name, *words, reason=None, seconds=45):
+        """Waits for an event of a pod that has all the words, however written."""
+        return wait(lambda: next((m for m in self.events(name, reason) if all(w.lower() in m.lower() for w in words)), None), seconds,
                     lambda: f"no event says {words}: {self.describe(name)}")
 
     def logs(self, name, *arguments):

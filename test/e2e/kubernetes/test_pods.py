@@ -1,113 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods and their owners on a real kubelet."""
-import json
-
-from cluster import IMAGE, pod, wait
-
-
-def test_node_is_ready(cluster):
-    node = cluster.get("nodes")["items"][0]
-    conditions = {c["type"]: c["status"] for c in node["status"]["conditions"]}
-    assert conditions["Ready"] == "True"
-    assert node["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("interlink-cri://")
+"""What a pod's containers find: addresses, volumes, users and privileges, images as volumes."""
+import pytest
+from cluster import IMAGE, wait
 
 
-def test_pod_runs_logs_and_goes(cluster):
-    cluster.pod("hello", "sh", "-c", "echo one; echo two >&2; sleep 1000000")
-    wait(lambda: "two" in cluster.kubectl("logs", "hello").stdout, 20)
-    assert sorted(cluster.kubectl("logs", "hello").stdout.split()) == ["one", "two"]
-    assert cluster.kubectl("logs", "hello", "--tail=1").stdout.strip() in ("one", "two")
-    stamped = cluster.kubectl("logs", "hello", "--timestamps").stdout.splitlines()
-    assert len(stamped) == 2 and all(line[:2] == "20" for line in stamped)
-    assert cluster.get("pod", "hello")["status"]["podIP"]
-    cluster.delete("pod", "hello")
-    wait(lambda: "hello" not in cluster.ctl("pods").stdout, 90, "the sandbox was not removed")
+def test_addresses(cluster, place):
+    name = place.pod("addressed", "sh", "-c", "cat /etc/hosts; hostname; sleep 1000000")
+    status = cluster.get("pod", name)["status"]
+    assert status["podIP"] and status["podIPs"][0]["ip"] == status["podIP"] and status["hostIP"] == "10.199.0.1"
+    wait(lambda: name in cluster.logs(name).split(), 10)
+    assert status["podIP"] in cluster.logs(name).split()
 
 
-def test_exit_codes_and_restarts(cluster):
-    cluster.pod("fails", "sh", "-c", "exit 7", wait_for="Failed", restartPolicy="Never")
-    state = cluster.get("pod", "fails")["status"]["containerStatuses"][0]["state"]["terminated"]
-    assert state["exitCode"] == 7 and state["reason"] == "Error"
-    # kubelet keeps one dead container only, so --previous needs a running one after it.
-    cluster.pod("restarts", "sh", "-c", "echo run; sleep 5; exit 1", wait_for=None)
-    wait(lambda: (status := cluster.get("pod", "restarts")["status"].get("containerStatuses", [{}])[0]).get("restartCount") == 1
-         and "running" in status["state"], 60)
-    assert cluster.kubectl("logs", "restarts", "--previous").stdout == "run\n"
-    cluster.delete("pod", "fails")
-    cluster.delete("pod", "restarts")
-
-
-def test_init_containers_and_volumes(cluster):
+def test_volumes_and_init_containers(cluster, place):
+    """All of kubelet's kinds have tests of their own for pods elsewhere (test_volumes.py)."""
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"greeting": "hello"}},
                   {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sec"}, "stringData": {"password": "hunter2"}})
-    mounts = [{"name": "scratch", "mountPath": "/scratch"}, {"name": "cm", "mountPath": "/etc/cm"},
-              {"name": "sec", "mountPath": "/etc/sec"}]
-    cluster.pod(
-        "volumes", "sh", "-c", "cat /scratch/made /etc/sec/password; echo; cat /etc/one; echo; sleep 1000000",
+    mounts = [{"name": "scratch", "mountPath": "/scratch"}, {"name": "cm", "mountPath": "/etc/cm"}, {"name": "sec", "mountPath": "/etc/sec"},
+              {"name": "ram", "mountPath": "/ram"}]
+    name = place.pod(
+        "volumes", "sh", "-c", "cat /scratch/made /etc/sec/password; echo; cat /etc/one; echo; df -k /ram | tail -n 1 | cut -d' ' -f1; "
+        "cut -d. -f1 /var/run/secrets/kubernetes.io/serviceaccount/token | cut -c1-4; sleep 1000000",
         main={"volumeMounts": mounts + [{"name": "cm", "mountPath": "/etc/one", "subPath": "greeting"}]},
         initContainers=[{"name": "init", "image": IMAGE, "command": ["sh", "-c", "cat /etc/cm/greeting >/scratch/made"],
                          "volumeMounts": mounts}],
         volumes=[{"name": "scratch", "emptyDir": {}}, {"name": "cm", "configMap": {"name": "cm"}},
-                 {"name": "sec", "secret": {"secretName": "sec"}}])
-    wait(lambda: cluster.kubectl("logs", "volumes").stdout.split() == ["hellohunter2", "hello"], 20,
-         lambda: cluster.kubectl("logs", "volumes").stdout)
-    cluster.delete("pod", "volumes")
+                 {"name": "sec", "secret": {"secretName": "sec"}}, {"name": "ram", "emptyDir": {"medium": "Memory"}}])
+    wait(lambda: cluster.logs(name).split() == ["hellohunter2", "hello", "tmpfs", "eyJh"], 20, lambda: cluster.logs(name))
 
 
-def test_probes(cluster):
-    cluster.pod("probed", "httpd", "-f", "-p", "8471", "-h", "/etc", main={
-        "ports": [{"containerPort": 8471}],
-        "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1},
-        "readinessProbe": {"httpGet": {"port": 8471, "path": "/passwd"}, "periodSeconds": 1},
-        "startupProbe": {"tcpSocket": {"port": 8471}, "periodSeconds": 1}})
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/probed", "--timeout=60s")
-    cluster.delete("pod", "probed")
-    cluster.pod("unlive", main={"livenessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}})
-    wait(lambda: cluster.get("pod", "unlive")["status"]["containerStatuses"][0]["restartCount"] >= 1, 60)
-    cluster.delete("pod", "unlive")
+def test_security_context(cluster, place):
+    name = place.pod("limited", "sh", "-c", "id; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; touch /no 2>&1; sleep 1000000",
+                     securityContext={"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000, "supplementalGroups": [3000]},
+                     main={"securityContext": {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False,
+                                               "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}})
+    wait(lambda: "Read-only" in cluster.logs(name), 20)
+    text = cluster.logs(name)
+    for part in ("uid=1000", "gid=1000", "2000", "3000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
+        assert part in text, (part, text)
+    user = cluster.status(name)["user"]["linux"]
+    assert user["uid"] == 1000 and user["gid"] == 1000 and set(user["supplementalGroups"]) == {1000, 2000, 3000}
+    privileged = place.pod("privileged", main={"securityContext": {"privileged": True}})
+    assert "0000003fffffffff" <= cluster.kubectl("exec", privileged, "--", "grep", "CapEff", "/proc/self/status").stdout.split()[1]
 
 
-def test_deployment_and_job(cluster):
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod("x")["spec"]}
-    cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
-                   "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template}})
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
-    job = pod("x", "sh", "-c", "echo done")["spec"]
-    job["restartPolicy"] = "Never"
-    cluster.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "work"},
-                   "spec": {"completions": 2, "parallelism": 2, "template": {"spec": job}}})
-    cluster.kubectl("wait", "--for=condition=complete", "job/work", "--timeout=60s")
-    cluster.kubectl("delete", "deployment/web", "job/work", "--timeout=60s")
-    wait(lambda: not cluster.get("pods")["items"], 60)
+def test_shared_namespaces(cluster, place):
+    """shareProcessNamespace: one container sees and ends the other's processes; without it does not."""
+    boxes = [{"name": "main", "image": IMAGE, "command": ["sleep", "987123"]}, {"name": "other", "image": IMAGE, "command": ["sleep", "1000000"]}]
+    shared = place.pod("shares", shareProcessNamespace=True, containers=boxes)
+    alone = place.pod("alone", containers=boxes)
+    assert "sleep 987123" in cluster.kubectl("exec", shared, "-c", "other", "--", "ps", "-o", "args").stdout
+    assert "sleep 987123" not in cluster.kubectl("exec", alone, "-c", "other", "--", "ps", "-o", "args").stdout
 
 
-def test_grace_and_stop_signal(cluster):
-    script = 'trap "echo got-term; exit 3" TERM; while :; do sleep 0.1; done'
-    cluster.pod("graceful", "sh", "-c", script, terminationGracePeriodSeconds=20)
-    follow = cluster.kubectl_start("logs", "-f", "graceful", stdout=-1, text=True)
-    cluster.kubectl("delete", "pod", "graceful", "--timeout=30s")
-    out, _ = follow.communicate(timeout=30)
-    assert "got-term" in out
+def test_image_volume(cluster, place):
+    name = place.pod("withimage", "ls", "/image/bin/busybox", wait_for="Succeeded", restartPolicy="Never",
+                     main={"volumeMounts": [{"name": "image", "mountPath": "/image"}]},
+                     volumes=[{"name": "image", "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}}])
+    assert "/image/bin/busybox" in cluster.logs(name)
 
 
-def test_impossible_image_and_command(cluster):
-    cluster.pod("noimage", wait_for=None, main={"image": "fixture.invalid/none:1"})
-    cluster.pod("nocommand", "/no/such/program", wait_for=None)
-    wait(lambda: "ErrImagePull" in (e := json.dumps(cluster.get("pod", "noimage"))) or "ImagePullBackOff" in e, 60)
-    wait(lambda: "/no/such/program" in cluster.describe("nocommand"), 60)
-    cluster.delete("pod", "noimage")
-    cluster.delete("pod", "nocommand")
-
-
-def test_serve_killed(cluster):
-    cluster.pod("survivor", "sh", "-c", "n=0; while :; do echo line $n; n=$((n+1)); sleep 0.05; done")
-    before = cluster.get("pod", "survivor")["status"]["containerStatuses"][0]
-    for _ in range(2):
-        cluster.kill_serve()
-        cluster.start_serve()
-    wait(lambda: int((cluster.kubectl("logs", "survivor").stdout.split() or ["", "0"])[-1]) > 100, 60)
-    numbers = [int(line.split()[1]) for line in cluster.kubectl("logs", "survivor").stdout.splitlines()]
-    assert numbers == list(range(len(numbers))), "a line was lost or doubled"
-    after = cluster.get("pod", "survivor")["status"]["containerStatuses"][0]
-    assert after["containerID"] == before["containerID"] and after["restartCount"] == 0
-    cluster.delete("pod", "survivor")
+def test_host_users_false(cluster, place):
+    handlers = {h.get("name", ""): h.get("features", {}) for h in cluster.get("node", "node1")["status"].get("runtimeHandlers", [])}
+    if not handlers.get("", {}).get("userNamespaces"):
+        pytest.skip("this machine's file systems or kernel do not give pods user namespaces")
+    script = ("sh", "-c", "cat /proc/self/uid_map; sleep 1000000")
+    if place.name == "remote":  # kubelet gives out ids of this machine
+        name = place.pod("mapped", *script, hostUsers=False, wait_for=None)
+        cluster.says(name, 'RuntimeClass handler "elsewhere" does not support user namespaces', reason="FailedCreatePodSandBox")
+        return
+    name = place.pod("mapped", *script, hostUsers=False)
+    wait(lambda: cluster.logs(name).split(), 20)
+    inside, outside, count = map(int, cluster.logs(name).split()[:3])
+    assert inside == 0 and outside >= 65536 and count >= 65536

@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """kubectl exec, attach, cp and port-forward."""
+import contextlib
+import fcntl
 import hashlib
 import os
 import pty
+import select
+import signal
+import struct
 import subprocess
-import threading
+import termios
 import time
+from concurrent import futures
 
 import pytest
-from cluster import wait
+from cluster import Place, wait
+
+PORTS = {"local": 8473, "remote": 8474}
 
 
-@pytest.fixture(scope="module")
-def shell(cluster):
-    yield cluster.pod("shell", "sh", "-c", "mkdir -p /work; while read -r line; do echo \"read $line\"; done; sleep 1000000",
-                      main={"stdin": True})
-    cluster.delete("pod", "shell")
+@pytest.fixture(scope="module", params=["local", "remote"])
+def shell(request, cluster, remote):
+    place = Place(cluster, request.param)
+    yield place.pod("shell", "sh", "-c", "mkdir -p /work; while read -r line; do echo \"read $line\"; done; sleep 1000000",
+                    main={"stdin": True})
+    place.close()
 
 
 @pytest.fixture(params=["websocket", "spdy"])
@@ -38,21 +47,35 @@ def test_exec(cluster, shell, carrier):
     assert done.returncode != 0 and "no such file" in done.stderr.lower()
 
 
+def until(master, *words, seconds=20):
+    """What a terminal shows, until it shows all the words."""
+    seen, end = b"", time.monotonic() + seconds
+    while not all(w in seen for w in words):
+        assert time.monotonic() < end and select.select([master], [], [], seconds)[0], seen
+        seen += os.read(master, 4096)
+    return seen
+
+
 def test_exec_with_a_terminal(cluster, shell, carrier):
+    """Its size, a change of it, ^C, the exit code."""
     master, slave = pty.openpty()
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
     process = cluster.kubectl_start("exec", "-it", shell, "--", "sh", stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
-    os.write(master, b"tty; exit 5\n")
-    seen = b""
-    while True:
-        try:
-            piece = os.read(master, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        seen += piece
-    assert process.wait(20) == 5 and b"/dev/pts/" in seen
+    os.write(master, b"tty; while [ \"$(stty size)\" != '33 99' ]; do sleep 0.1; done; echo sized-$((1+1))\n")
+    until(master, b"/dev/pts/", b"sized-2")
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
+    process.send_signal(signal.SIGWINCH)
+    os.write(master, b"while [ \"$(stty size)\" != '44 111' ]; do sleep 0.1; done; echo sized-$((2+2))\n")
+    until(master, b"sized-4")
+    os.write(master, b"echo sleeps-$((1+2)); sleep 1000\n")
+    until(master, b"sleeps-3")
+    time.sleep(0.5)
+    os.write(master, b"\x03")
+    os.write(master, b"echo after-$((3+3)); exit 5\n")
+    until(master, b"after-6")
+    assert process.wait(20) == 5
+    os.close(master)
 
 
 def test_attach(cluster, shell, carrier):
@@ -67,31 +90,63 @@ def test_attach(cluster, shell, carrier):
 
 
 def test_cp(cluster, shell, carrier, tmp_path):
-    data = os.urandom(20_000_000)
+    """A large file both ways, and a folder with what may be in one."""
+    data = os.urandom((100 if carrier == "websocket" else 10) * 1_000_000)
     (tmp_path / "there").write_bytes(data)
     cluster.kubectl("cp", str(tmp_path / "there"), f"{shell}:/work/{carrier}")
     cluster.kubectl("cp", f"{shell}:/work/{carrier}", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == data
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "with blank").write_text("x")
+    (folder / "run").write_text("#!/bin/sh\necho ran\n")
+    (folder / "run").chmod(0o755)
+    cluster.kubectl("cp", str(folder), f"{shell}:/work/folder-{carrier}")
+    assert cluster.kubectl("exec", shell, "--", "sh", "-c", f"/work/folder-{carrier}/run; cat '/work/folder-{carrier}/deep/with blank'").stdout == "ran\nx"
 
 
-def test_port_forward(cluster, carrier):
-    cluster.pod("web", "httpd", "-f", "-p", "127.0.0.1:8473", "-h", "/etc")
-    process = cluster.kubectl_start("port-forward", "web", "18473:8473", stdout=subprocess.PIPE, text=True)
+@contextlib.contextmanager
+def forwarding(cluster, what, ports):
+    process = cluster.kubectl_start("port-forward", what, ports, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        assert "Forwarding" in process.stdout.readline()
-        answers = []
-
-        def ask():
-            done = subprocess.run(["nsenter", f"--net=/run/netns/{cluster.netns}", "curl", "-s", "--noproxy", "*",
-                                   "http://127.0.0.1:18473/passwd"], capture_output=True, text=True, check=False)
-            answers.append(done.stdout)
-        threads = [threading.Thread(target=ask) for _ in range(10)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        assert len(answers) == 10 and all("root:x:0:0" in a for a in answers)
+        line = process.stdout.readline()
+        assert "Forwarding" in line, line
+        yield
     finally:
         process.kill()
         process.wait()
-        cluster.delete("pod", "web")
+
+
+def fetched(cluster, path):
+    done = subprocess.run(cluster.inside("curl", "-s", "--noproxy", "*", f"http://127.0.0.1:18473/{path}"), capture_output=True, check=False)
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=["local", "remote"])
+def web(request, cluster, remote):
+    """Serves 20 MB on its loopback alone; with a Service."""
+    place = Place(cluster, request.param)
+    app = f"web-{place.name}"
+    name = place.pod("web", "sh", "-c", "mkdir /www; head -c 20000000 /dev/urandom >/www/large; sha256sum /www/large; echo hello >/www/small; "
+                     f"exec httpd -f -p 127.0.0.1:{PORTS[place.name]} -h /www", metadata={"labels": {"app": app}})
+    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": app},
+                   "spec": {"selector": {"app": app}, "ports": [{"port": 80, "targetPort": PORTS[place.name]}]}})
+    cluster.ready(name)
+    wait(lambda: len(cluster.logs(name).split()) == 2, 20)
+    yield place.name, name
+    cluster.delete("service", app)
+    place.close()
+
+
+def test_port_forward(cluster, web, carrier):
+    """To a pod and to a Service, many connections at once, bulk, and a port on which nobody listens."""
+    place, name = web
+    digest = cluster.logs(name).split()[0]
+    with forwarding(cluster, f"pod/{name}", f"18473:{PORTS[place]}"):
+        with futures.ThreadPoolExecutor(10) as pool:
+            assert list(pool.map(lambda _: fetched(cluster, "small"), range(20))) == [b"hello\n"] * 20
+        assert hashlib.sha256(fetched(cluster, "large")).hexdigest() == digest
+    with forwarding(cluster, f"service/web-{place}", "18473:80"):
+        assert fetched(cluster, "small") == b"hello\n"
+    with forwarding(cluster, f"pod/{name}", "18473:9"):
+        assert fetched(cluster, "small") == b""
