@@ -152,30 +152,6 @@ def test_sizes_as_the_scheduler_counts(sized):
         cluster.delete("pod", name)
 
 
-def test_daemons_stay_while_workloads_go_away(sized):
-    """Workloads by default to a cluster, a DaemonSet of kube-system by its RuntimeClass on the machine, on one node; and a second site."""
-    cluster = sized.cluster
-    sized.configure(default="cluster")
-    template = {"metadata": {"labels": {"app": "daemon"}}, "spec": {**pod("x")["spec"], "runtimeClassName": "local"}}
-    cluster.apply({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "daemon", "namespace": "kube-system"},
-                   "spec": {"selector": {"matchLabels": {"app": "daemon"}}, "template": template}})
-    cluster.pod("work")
-    cluster.pod("elsewhere", runtimeClassName="gpus")
-    cluster.kubectl("rollout", "status", "-n", "kube-system", "daemonset/daemon", "--timeout=60s")
-    assert [p["metadata"]["name"].split("-")[0] for p in sized.site.jobs()].count("work") == 1
-    assert sized.other.job("elsewhere")
-    assert not any(p["metadata"]["name"].startswith("daemon") for p in sized.site.jobs() + sized.other.jobs())
-    where = {}
-    for line in cluster.ctl("pods", "-q").stdout.split():
-        shown = json.loads(cluster.ctl("inspectp", line).stdout)
-        where[shown["status"]["metadata"]["name"].split("-")[0]] = shown["info"]["handler"]
-    assert (where["daemon"], where["work"], where["elsewhere"]) == ("local", "cluster", "gpus")
-    cluster.kubectl("delete", "-n", "kube-system", "daemonset/daemon", "--timeout=60s")
-    for name in ("work", "elsewhere"):
-        cluster.delete("pod", name)
-    sized.configure()
-
-
 def test_taints_with_an_account_of_our_own(sized):
     """kubelet may not change its node's taints; the account of deploy/node-access.yaml may."""
     cluster = sized.cluster
