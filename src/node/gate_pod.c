@@ -110,7 +110,7 @@ static void gate_pod_take(struct gate_pod *pod, const Interlink__Agent__V1__Port
 {
     for (LIST_EACH(struct gate_port, port, &pod->ports, link))
         port->told = false;
-    for (size_t i = 0; i < message->n_ports; i++) {
+    for (size_t i = 0; i < message->n_ports && i < AGENT_PORTS_MAX; i++) { /* an agent of ours tells no more */
         const Interlink__Agent__V1__ListeningPort *told = message->ports[i];
         struct gate_port *port = told->port > 0 && told->port <= UINT16_MAX ? gate_port_find(pod, (uint16_t)told->port) : NULL;
         if (port == NULL && pod->own && told->port > 0 && told->port <= UINT16_MAX)

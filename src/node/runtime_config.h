@@ -3,8 +3,8 @@
  *
  * kubelet says the pod CIDR once at its start and whenever the control plane changes it. It counts on a "yes": without one
  * it does not take over the CIDR and asks again with every report of the node's status. So the CIDR is kept, durably, in
- * node->pod_cidr, for whoever gives addresses to pods; pods on the network of their job have no use for it, and Status says
- * (verbose) what was kept. containerd and CRI-O say "yes" in the same case. */
+ * node->pod_cidr, for whoever gives addresses to pods: CNI plugins here, the gate (gate.h) to pods elsewhere. Status says (verbose)
+ * what was kept. containerd and CRI-O say "yes" in the same case. */
 #ifndef NODE_RUNTIME_CONFIG_H
 #define NODE_RUNTIME_CONFIG_H
 

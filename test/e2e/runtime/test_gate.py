@@ -157,7 +157,7 @@ def joined():
 @pytest.fixture(scope="module", params=["all", "sockets"])
 def serve(request, joined, images):
     """With one socket for all, and with one for each port."""
-    without = ("sys_admin", "bpf") if request.param == "sockets" else ()
+    without = ("sys_admin", "bpf") if request.param == "sockets" else ("sys_admin",)
     server = GateServe(joined, f"RelayCIDRs: {json.dumps(RANGES)}", without).start(images)
     reason, message = server.network()
     assert reason == "RelayCIDRs" and "10.244.7.0/28,fd00:244:7::/64" in message
