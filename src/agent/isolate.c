@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/isolate.h"
 
+#include "agent/agent_settle.h"
 #include "agent/cgroup.h"
 #include "io/file.h"
 #include "io/netns.h"
@@ -416,6 +417,7 @@ static void isolate_outer(pid_t inner)
     sigaddset(&waited, SIGCHLD);
     sigaddset(&waited, SIGTERM);
     sigaddset(&waited, SIGINT);
+    agent_settle_now();
     for (bool running = true; running;) {
         siginfo_t info;
         int signal = sigwaitinfo(&waited, &info);
