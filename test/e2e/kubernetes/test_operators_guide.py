@@ -242,7 +242,7 @@ def test_the_guide(machine):
     print(times)
     listed = json.loads(cluster.kubectl("get", "nodes", "-o", "json").stdout)["items"]
     assert [n["metadata"]["name"] for n in listed] == ["node1"]
-    left = machine.run("ls -d /etc/interlink-cri /var/lib/interlink-cri /run/interlink-cri /usr/local/bin/interlink-cri 2>/dev/null || true")
+    left = machine.run("ls -d /etc/kubernetes/kubelet.conf /etc/interlink-cri /var/lib/interlink-cri /run/interlink-cri /usr/local/bin/interlink-cri 2>/dev/null || true")
     assert left == ""
     assert not list((machine.site.root / "jobs" / "jobs").iterdir())
 
