@@ -102,8 +102,10 @@ static void route_look_at_route(struct route_found *f, const struct nlmsghdr *h)
             f->ours[f->ours_count++] = to;
         return;
     }
-    /* What the kernel remembers of single connections is no route. */
-    if ((m->rtm_flags & RTM_F_CLONED) != 0 || f->clash || !prefix_within(&to, f->range))
+    /* What the kernel remembers of single connections is no route; and the last address of a larger range that an interface has is
+     * nobody's, though it may be in ours. */
+    if ((m->rtm_flags & RTM_F_CLONED) != 0 || m->rtm_type == RTN_BROADCAST || m->rtm_type == RTN_ANYCAST ||
+        m->rtm_type == RTN_MULTICAST || f->clash || !prefix_within(&to, f->range))
         return;
     if (ours && prefix_equal(&to, f->range)) {
         f->there = true;
