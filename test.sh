@@ -9,6 +9,7 @@
 #   repro     two builds are bit-identical                flat      the amalgamation gives the same program
 #   dist      the tarball builds without network          release   the end-to-end tests on the static program
 #   kubernetes  real kubelets, API servers and kubectl on the static program (builds Kubernetes the first time: some 8 minutes)
+#   slurm       pods as jobs of a real Slurm (not in `all`; needs root, and apt-get install slurm-wlm munge)
 #
 # `all` runs every one of them. Logs: build/test/. The last line says "N passed, N failed, N skipped".
 set -u
@@ -131,7 +132,7 @@ e2e() { # NAME BINARY [PYTEST ARGUMENT...]
     local python temporary name=$1 binary=$2 report=$logs/$1.xml
     shift 2
     # Most tests wait more than they compute: one process more than there are cores.
-    [ $# -gt 0 ] || set -- test/e2e --ignore=test/e2e/kubernetes -n $((jobs + 1)) --dist loadfile
+    [ $# -gt 0 ] || set -- test/e2e --ignore=test/e2e/kubernetes --ignore=test/e2e/slurm -n $((jobs + 1)) --dist loadfile
     temporary=$(mktemp -d /tmp/icri-test-XXXXXX) # short: a unix socket's path has 107 bytes
     chmod 755 "$temporary"
     python=$(test/e2e/venv.sh)/bin/python || { count "$name" 0 1 0; return; }
@@ -166,6 +167,7 @@ for suite in $suites; do
     dist) check dist dist_builds ;;
     release) e2e release interlink-cri ;;
     kubernetes) if make interlink-cri >"$logs/build.log" 2>&1; then e2e kubernetes interlink-cri test/e2e/kubernetes -n $((jobs + 1)) --dist loadfile; else count build 0 1 0; fi ;;
+    slurm) if make -j"$jobs" san >"$logs/san.log" 2>&1; then e2e slurm build/san/interlink-cri test/e2e/slurm; else count e2e-build 0 1 0; fi ;;
     *) echo "test.sh: unknown suite $suite; see the head of this file" >&2; exit 2 ;;
     esac
 done

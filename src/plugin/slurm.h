@@ -181,6 +181,8 @@ struct slurm_left {
 };
 bool slurm_read_started(const struct slurm_job *job, struct slurm_started *out);
 bool slurm_read_left(const struct slurm_job *job, struct slurm_left *out);
+/* slurm_step_verdict() of the end of its log. */
+const char *slurm_read_verdict(const struct slurm_job *job);
 /* Whether an sbatch of an earlier life is still under way. */
 bool slurm_sbatch_under_way(const struct slurm_job *job);
 

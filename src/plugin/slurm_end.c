@@ -66,6 +66,12 @@ static void slurm_end_cancelled(struct slurm_job *job)
         slurm_end_say(job, "CANCELLED", "CANCELLED by user %.40s", by);
 }
 
+/* Sites that look at memory now and then have Slurm kill a job without saying OUT_OF_MEMORY. */
+static bool slurm_end_overused(const struct slurm_job *job)
+{
+    return job->info.signal == 9 && strcmp(slurm_read_verdict(job), "OUT_OF_MEMORY") == 0;
+}
+
 static void slurm_end_words(struct slurm_job *job, const struct slurm_left *left)
 {
     const struct slurm_info *info = &job->info;
@@ -76,7 +82,9 @@ static void slurm_end_words(struct slurm_job *job, const struct slurm_left *left
     if (strcmp(info->state, "COMPLETED") == 0 || strcmp(info->state, "FAILED") == 0) {
         if (slurm_end_noticed(job, left))
             return;
-        if (job->exit_code == 0)
+        if (slurm_end_overused(job))
+            slurm_end_say(job, "OUT_OF_MEMORY", "OUT_OF_MEMORY: it used more memory than it had asked for");
+        else if (job->exit_code == 0)
             slurm_end_say(job, "Completed", "COMPLETED");
         else if (job->signal != 0)
             slurm_end_say(job, "Error", "FAILED by signal %d (%s)", job->signal, strsignal(job->signal));
@@ -106,6 +114,13 @@ static void slurm_end_code(struct slurm_job *job, const struct slurm_left *left)
     job->exit_code = info->signal != 0 ? 128 + info->signal : info->exit_code;
     if (job->exit_code == 0 && strcmp(info->state, "COMPLETED") != 0)
         job->exit_code = left->exit_code != 0 ? left->exit_code : 137;
+    /* Slurm marks what ran out of memory with a signal that there is none of (125): it was KILL. */
+    if (strcmp(info->state, "OUT_OF_MEMORY") == 0) {
+        job->signal = 9;
+        job->exit_code = 137;
+    } else if (job->signal > 64) {
+        job->signal = 0;
+    }
     /* A shell tells of its child's signal in its own exit code. */
     if (job->signal == 0 && job->exit_code > 128 && job->exit_code < 128 + 65)
         job->signal = job->exit_code - 128;
@@ -177,11 +192,16 @@ static void slurm_end_by_record(struct slurm_job *job)
 {
     struct slurm_left left;
     bool has_left = slurm_read_left(job, &left);
+    const char *verdict = slurm_read_verdict(job);
 
     job->exit_code = has_left ? left.exit_code : 137;
     job->signal = job->exit_code > 128 && job->exit_code < 128 + 65 ? job->exit_code - 128 : 0;
     job->finished_ns = has_left && left.at_ns != 0 ? left.at_ns : clock_real_ns();
-    if (!has_left)
+    if (*verdict != '\0' && job->exit_code == 0)
+        job->exit_code = 137;
+    if (*verdict != '\0')
+        slurm_end_say(job, verdict, "%s, says its log: Slurm does not know it any more", verdict);
+    else if (!has_left)
         slurm_end_say(job, "Lost", "Slurm does not know it any more, and it left no exit code: it was killed or never started");
     else if (!slurm_end_noticed(job, &left))
         slurm_end_say(job, job->exit_code == 0 ? "Completed" : left.termed_ns != 0 ? "Terminated" : "Error",

@@ -371,6 +371,28 @@ void slurm_error_text(struct str text, struct buf *out)
     }
 }
 
+const char *slurm_step_verdict(struct str log)
+{
+    static const struct {
+        const char *phrase, *state;
+    } verdicts[] = {
+        { "DUE TO TIME LIMIT", "TIMEOUT" },           { "DUE TO PREEMPTION", "PREEMPTED" },
+        { "DUE TO NODE FAILURE", "NODE_FAIL" },       { "Exceeded job memory limit", "OUT_OF_MEMORY" },
+        { "oom-kill event", "OUT_OF_MEMORY" },        { "oom_kill event", "OUT_OF_MEMORY" },
+        { "CANCELLED AT", "CANCELLED" },
+    };
+    struct str line;
+
+    while (slurm_next_line(&log, &line)) {
+        if (line.n < strlen("slurmstepd") || memcmp(line.p, "slurmstepd", strlen("slurmstepd")) != 0)
+            continue;
+        for (size_t i = 0; i < COUNT_OF(verdicts); i++)
+            if (memmem(line.p, line.n, verdicts[i].phrase, strlen(verdicts[i].phrase)) != NULL)
+                return verdicts[i].state;
+    }
+    return "";
+}
+
 bool slurm_error_no_job(const char *text)
 {
     static const char *const phrases[] = { "Invalid job id", "Job has already finished", "already completing or completed" };

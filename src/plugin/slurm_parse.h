@@ -84,6 +84,9 @@ int64_t slurm_limit(const char *text);
 void slurm_wait_status(uint32_t status, int *exit_code, int *signal);
 /* An error of Slurm's programs on one line, without "sbatch: error: " and repetition; STATUS_MESSAGE_MAX at most. */
 void slurm_error_text(struct str text, struct buf *out);
+/* What slurmstepd says at the end of a job's output of why it killed the job, in the words of a state: "TIMEOUT"; "" when it says
+ * nothing. */
+const char *slurm_step_verdict(struct str log);
 /* The job is not known (any more): "Invalid job id specified". */
 bool slurm_error_no_job(const char *text);
 /* Nobody can say whether the request was carried out. */

@@ -10,6 +10,8 @@
 #include "text/json.h"
 
 #define SLURM_RECORD_MAX 65536
+/* slurmstepd's last words are among the last lines of a log. */
+#define SLURM_LOG_TAIL 4096
 
 char *slurm_record_path(const struct slurm *slurm, const char *uid, const char *suffix)
 {
@@ -126,6 +128,17 @@ bool slurm_read_left(const struct slurm_job *job, struct slurm_left *out)
     out->noticed_ns = slurm_epoch_ns(noticed);
     out->termed_ns = slurm_epoch_ns(termed);
     return true;
+}
+
+const char *slurm_read_verdict(const struct slurm_job *job)
+{
+    char tail[SLURM_LOG_TAIL];
+    cleanup_free char *path = xasprintf("%s/agent.log", job->dir);
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+    ssize_t n = size >= 0 ? pread(fd, tail, sizeof tail, size > (off_t)sizeof tail ? size - (off_t)sizeof tail : 0) : -1;
+
+    return n > 0 ? slurm_step_verdict((struct str){ tail, (size_t)n }) : "";
 }
 
 bool slurm_sbatch_under_way(const struct slurm_job *job)
@@ -303,3 +316,4 @@ bool slurm_records_load(struct slurm *slurm, struct status *err)
 }
 
 #undef SLURM_RECORD_MAX
+#undef SLURM_LOG_TAIL

@@ -272,9 +272,10 @@ static const char slurm_script_functions[] =
     "now() { date +%s; }\n"
     "note() { printf '%s\\n' \"$2\" >\"$1.new\" && mv \"$1.new\" \"$1\"; }\n"
     "end() { note ended \"$1 $(now) $noticed $termed\"; exit \"$1\"; }\n"
-    "pass() { [ -z \"$agent\" ] && end 143; for s; do kill -s \"$s\" \"$agent\" 2>/dev/null; done; }\n"
-    "trap 'noticed=$(now); pass TERM' USR2\n"
-    "trap 'pass TERM INT' USR1\n"
+    "pass() { [ -n \"$agent\" ] || end 143; kill -s TERM \"$agent\" 2>/dev/null; }\n"
+    "trap 'noticed=$(now); pass' USR2\n"
+    /* The agent takes a second TERM for an order to kill. (INT is ignored by what a shell starts in the background.) */
+    "trap 'pass; sleep 1; pass' USR1\n"
     "trap 'termed=$(now); [ -n \"$agent\" ] || end 143' TERM\n";
 
 /* As root the agent would make its cgroups beside Slurm's, out of reach of the job's limits: they go into the job's own. An

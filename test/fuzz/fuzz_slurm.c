@@ -84,6 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         slurm_fuzz_options(&arena, copy);
         break;
     case 7:
+        (void)slurm_step_verdict(text);
         slurm_error_text(text, &words);
         if (words.n > STATUS_MESSAGE_MAX + 4)
             abort();

@@ -188,6 +188,17 @@ static void test_errors(void **state)
     assert_null(memchr(cut.p, 1, cut.n));
 }
 
+static void test_verdicts(void **state)
+{
+    (void)state;
+    assert_string_equal(slurm_step_verdict(STR("x\nslurmstepd-n1: error: *** JOB 5 ON n1 CANCELLED AT 2026-11-24T15:01:14 DUE TO TIME LIMIT ***\n")),
+                        "TIMEOUT");
+    assert_string_equal(slurm_step_verdict(STR("slurmstepd: error: *** JOB 5 ON n1 CANCELLED AT 2026-11-24T15:01:14 ***")), "CANCELLED");
+    assert_string_equal(slurm_step_verdict(STR("slurmstepd-n1: error: Detected 1 oom-kill event(s) in StepId=2.batch.")), "OUT_OF_MEMORY");
+    assert_string_equal(slurm_step_verdict(STR("agent: slurmstepd: DUE TO TIME LIMIT\n")), "");
+    assert_string_equal(slurm_step_verdict(STR("")), "");
+}
+
 static void test_pieces(void **state)
 {
     struct str rest = STR("a\n\r\n\nb"), line;
@@ -214,6 +225,7 @@ int main(void)
         cmocka_unit_test(test_states), cmocka_unit_test(test_squeue), cmocka_unit_test(test_scontrol),
         cmocka_unit_test(test_sacct),  cmocka_unit_test(test_sbatch), cmocka_unit_test(test_places),
         cmocka_unit_test(test_nodes),  cmocka_unit_test(test_errors), cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_verdicts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
