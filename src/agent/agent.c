@@ -32,6 +32,7 @@ struct agent_program {
     int64_t pause_max_ms;
     bool leaving;
     int exit_code;
+    int64_t terminated_ms; /* the last TERM that counted; monotonic */
 };
 
 /* ---- settings ---- */
@@ -127,12 +128,17 @@ static void agent_on_orphan(void *arg, pid_t pid, int wait_status)
 static void agent_on_term(void *arg, const struct signalfd_siginfo *info)
 {
     struct agent_program *p = arg;
-    bool again = p->exit_code == AGENT_EXIT_TERMINATED;
+    int64_t now = clock_mono_ms();
+    bool again = p->exit_code == AGENT_EXIT_TERMINATED && now - p->terminated_ms >= AGENT_TERM_AGAIN_MS;
 
     /* A container that shares the pod's PID namespace sees us as its PID 1 and may, as root, signal us: its word does not
      * count. Senders outside of the namespace have no number in it. */
     if (p->isolation.pid && info->ssi_pid != 0)
         return;
+    /* A batch system signals all processes of a job, and the one in front of us passes it on: the same word twice. */
+    if (p->exit_code == AGENT_EXIT_TERMINATED && !again)
+        return;
+    p->terminated_ms = now;
     log_info("signal %u: the pod is being stopped%s", info->ssi_signo, again ? " at once" : "");
     p->exit_code = AGENT_EXIT_TERMINATED;
     agent_ending_start(&p->agent, again ? 0 : AGENT_TERM_GRACE_MS, NULL);

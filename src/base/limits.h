@@ -326,6 +326,8 @@
 #define SLURM_ERRORS_MAX (16u << 10)
 /* A submission of which nobody knows whether it was taken shows up within this time, or never. */
 #define SLURM_GHOST_MS 60000
+/* The same when nothing speaks for a time-out: only that this program died meanwhile. */
+#define SLURM_GHOST_RESTART_MS 5000
 /* After the grace period the agent is told to kill what is left; then the job goes without asking. */
 #define SLURM_ORDERLY_KILL_MS 5000
 /* Between attempts to get rid of a job. */
@@ -361,6 +363,8 @@
 #define AGENT_REMOVE_MS 10000
 /* Between TERM and KILL when the job is ended by a signal: Slurm's KillWait is 30 s. */
 #define AGENT_TERM_GRACE_MS 25000
+/* A second TERM within this time is an echo of the first; later, an order to kill. */
+#define AGENT_TERM_AGAIN_MS 500
 /* How long an attached client may take nothing while its output queue is full, before it is sent away: the container and its
  * log wait for it meanwhile. */
 #define AGENT_ATTACH_STALL_MS 30000

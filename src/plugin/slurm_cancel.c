@@ -42,7 +42,7 @@ static void slurm_cancel_run(struct slurm_job *job, const char *first, const cha
     slurm_command_start(&job->slurm->commands, &job->command, SLURM_SCANCEL, arguments, -1, slurm_cancel_on_answer, job);
 }
 
-/* KILL for all of its processes, then the end of the allocation. */
+/* KILL for its script, whereupon Slurm kills the rest without the pause of KillWait; then the end of the allocation. */
 static void slurm_cancel_on_killed(void *arg, const struct slurm_answer *answer)
 {
     (void)answer;
@@ -51,7 +51,7 @@ static void slurm_cancel_on_killed(void *arg, const struct slurm_answer *answer)
 
 static void slurm_cancel_force(struct slurm_job *job)
 {
-    const char *const arguments[] = { "--signal=KILL", "--full", job->jid, NULL };
+    const char *const arguments[] = { "--signal=KILL", "--batch", job->jid, NULL };
 
     if (slurm_command_busy(&job->command))
         return;

@@ -14,6 +14,15 @@ static bool slurm_poll_wanted_by(const struct slurm_job *job)
            job->stage == SLURM_ENDING;
 }
 
+/* Somebody waits: for the answer whether there is such a job, or for its end. */
+static bool slurm_poll_urgent(const struct slurm *slurm)
+{
+    for (LIST_EACH(struct slurm_job, job, &slurm->jobs, link))
+        if (job->stage == SLURM_LOOKING || job->stage == SLURM_ENDING)
+            return true;
+    return false;
+}
+
 static bool slurm_poll_wanted(const struct slurm *slurm)
 {
     for (LIST_EACH(struct slurm_job, job, &slurm->jobs, link))
@@ -99,7 +108,8 @@ static void slurm_poll_running(struct slurm_job *job)
         job->started_ns = job->info.start_ns;
     if (job->info.state_class == SLURM_CLASS_COMPLETING && job->completing_ms == 0)
         job->completing_ms = clock_mono_ms();
-    if (job->stage != SLURM_QUEUED)
+    /* What is COMPLETING without having been seen to run ends, or waits again: it was requeued. */
+    if (job->stage != SLURM_QUEUED || job->info.state_class == SLURM_CLASS_COMPLETING)
         return;
     log_info("Slurm job %s (%s/%s) runs on %s", job->jid, job->namespace_, job->name, job->info.nodes);
     slurm_move(job, SLURM_RUNNING);
@@ -247,7 +257,8 @@ static void slurm_poll_on_answer(void *arg, const struct slurm_answer *answer)
         timer_stop(&slurm->poll_timer);
         return;
     }
-    slurm_poll_schedule(slurm, slurm->poll_interval_ms);
+    bool urgent = slurm->poll_interval_ms > SLURM_POLL_DEMAND_MS && slurm_poll_urgent(slurm);
+    slurm_poll_schedule(slurm, urgent ? SLURM_POLL_DEMAND_MS : slurm->poll_interval_ms);
     if (answer->err == NULL)
         slurm_places_run(slurm);
 }

@@ -239,8 +239,10 @@ static void slurm_classify(struct slurm_job *job)
         job->stage = SLURM_LOOKING;
     else
         job->stage = ran ? SLURM_RUNNING : SLURM_QUEUED;
+    /* Behind a prefix (ssh) an sbatch may go on though what started it here has ended. */
     if (!known)
-        job->looking_until_ms = clock_mono_ms() + SLURM_GHOST_MS;
+        job->looking_until_ms =
+            clock_mono_ms() + (job->slurm->config.prefix.count > 0 ? SLURM_GHOST_MS : SLURM_GHOST_RESTART_MS);
 }
 
 static void slurm_record_load(struct slurm *slurm, const char *uid)
