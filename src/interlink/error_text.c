@@ -42,14 +42,14 @@ static struct str error_text_inner(struct str body, bool *wrapped)
     }
 }
 
-void interlink_error_text(struct str body, struct buf *out)
+bool interlink_error_text(struct str body, int http_status, struct buf *out)
 {
-    bool wrapped, page, tag = false, blank = true;
+    bool wrapped = false, page, tag = false, blank = true;
     size_t start = out->n;
     struct str s = body.n > 0 ? error_text_inner(body, &wrapped) : body;
 
     if (s.n == 0)
-        return;
+        return false;
     /* A proxy's error page: its tags say nothing. */
     page = !wrapped && memchr("< \n\r\t", s.p[0], 5) != NULL && memmem(s.p, s.n, "<html", 5) != NULL;
     while (s.n > 0 && out->n - start < STATUS_MESSAGE_MAX - 1) {
@@ -69,6 +69,7 @@ void interlink_error_text(struct str body, struct buf *out)
     }
     while (out->n > start && out->p[out->n - 1] == ' ')
         out->n--;
+    return out->n > start && (wrapped || (!page && http_status != 502 && http_status != 504));
 }
 
 /* ---- codes ---- */

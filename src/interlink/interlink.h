@@ -111,8 +111,8 @@ struct interlink_job *interlink_job_new(struct interlink_target *target, const s
 /* Allowed when NEW or REJECTED. */
 void interlink_job_submit(struct interlink_job *job);
 /* A job of an earlier life of this program, instead of submit. `confirmed`: its create was answered then, with this
- * jid; else its status decides between on_submitted and on_rejected. Allowed when NEW. */
-void interlink_job_adopt(struct interlink_job *job, const char *jid, bool confirmed);
+ * jid; else its status decides between on_submitted and on_rejected, and its create was sent at least age_ms ago. Allowed when NEW. */
+void interlink_job_adopt(struct interlink_job *job, const char *jid, bool confirmed, int64_t age_ms);
 /* Deletes it at the target and retries until it is gone there; never gives up, since a delete is not queued for a plugin
  * that is down. on_done (may be NULL) is called once. `on_retry` (may be NULL) hears each failure. A second cancel
  * replaces callbacks and grace of the first. grace_seconds < 0: the pod's own. */

@@ -234,7 +234,7 @@ void interlink_job_submit(struct interlink_job *job)
                                                        .arg = job });
 }
 
-void interlink_job_adopt(struct interlink_job *job, const char *jid, bool confirmed)
+void interlink_job_adopt(struct interlink_job *job, const char *jid, bool confirmed, int64_t age_ms)
 {
     struct status err = STATUS_INIT;
 
@@ -248,7 +248,7 @@ void interlink_job_adopt(struct interlink_job *job, const char *jid, bool confir
         status_set(&err, STATUS_UNAVAILABLE, "it is not known whether interLink at \"%s\" has taken the pod",
                    job->target->name);
         job->error = err;
-        job->settled_ms = clock_mono_ms() + job_settle_ms(job);
+        job->settled_ms = clock_mono_ms() + (age_ms < job_settle_ms(job) ? job_settle_ms(job) - age_ms : 0);
     }
     /* Whoever waits for it hears again what the queue says, not only after a round of polling. */
     interlink_target_poll_soon(job->target);

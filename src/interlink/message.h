@@ -76,8 +76,9 @@ void interlink_log_request_write(struct buf *out, const struct interlink_log_req
 /* ---- errors ---- */
 /* The plugin's own words out of an error body: the API server wraps them as HTML-escaped
  * "HTTP InterLink session ID:  call exit status: 500. Body: TEXT". Appends TEXT, unescaped, on one line, cut at
- * STATUS_MESSAGE_MAX. Nothing is appended when the body says nothing. */
-void interlink_error_text(struct str body, struct buf *out);
+ * STATUS_MESSAGE_MAX. Nothing is appended when the body says nothing. False: these are not the plugin's words, but none at
+ * all, a page of a proxy in between, or what a gateway (502, 504) says that got no answer: who is behind it may be at it. */
+bool interlink_error_text(struct str body, int http_status, struct buf *out);
 /* The gRPC code for an HTTP status of an interLink answer. */
 enum status_code interlink_error_code(int http_status);
 /* And back: what our plugin answers for an error. */

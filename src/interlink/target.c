@@ -196,8 +196,7 @@ static void target_on_done(void *arg, const struct http_result *result)
         /* What arrived before it broke is not an answer. */
         answer.http_status = 0;
     } else if (result->http_status != 200) {
-        interlink_error_text(result->body, &text);
-        answer.told = text.n > 0;
+        answer.told = interlink_error_text(result->body, result->http_status, &text);
         status_set(&err, interlink_error_code(result->http_status), "interLink at \"%s\": %s answered %d: %s", name,
                    call->what, result->http_status, text.n > 0                   ? buf_cstr(&text)
                    : result->http_status == 500 ? "no reason was given: the plugin behind it may be down"

@@ -18,6 +18,8 @@
 
 /* After the agent's last answer its connection closes; one that does not is cut. */
 #define SANDBOX_STOP_TIMEOUT_MS 10000
+/* From its creation to its create on the way: asking how large it is, and its record on a slow disk. */
+#define SANDBOX_SUBMIT_MS 30000
 
 static const struct interlink_job_events sandbox_job_events;
 static void sandbox_stopped(struct sandbox *sandbox, const char *message);
@@ -685,7 +687,8 @@ void sandbox_resume(struct sandbox *sandbox)
     if (record->job_deleted)
         return;
     sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
-    interlink_job_adopt(sandbox->job, record->job_id, record->submitted);
+    int64_t age_ms = (clock_real_ns() - record->created_at) / 1000000 - SANDBOX_SUBMIT_MS;
+    interlink_job_adopt(sandbox->job, record->job_id, record->submitted, age_ms > 0 ? age_ms : 0);
     if (record->submitted)
         sandbox_say_submitted(sandbox);
     else

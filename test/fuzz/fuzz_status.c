@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (interlink_log_request_read(&arena, text, &request, &err))
         interlink_log_request_write(&out, &request);
     buf_clear(&out);
-    interlink_error_text(text, &out);
+    interlink_error_text(text, 500, &out);
     if (out.n >= STATUS_MESSAGE_MAX)
         abort();
     for (size_t i = 0; i < out.n; i++)

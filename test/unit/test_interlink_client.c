@@ -454,11 +454,17 @@ static void test_nobody_there(void **state)
 }
 
 /* Each way in which a create gets no clear answer. */
+enum { NO_ANSWERS = 8 };
 static void no_answer(struct fixture *f, int way)
 {
     f->create.drop = way == 0;
-    f->create.status = way == 1 ? 500 : way == 2 ? 504 : 200;
-    f->create.text = way == 0 ? NULL : way == 1 ? "" : way == 2 ? "" : way == 3 ? "" : "{}";
+    static const int statuses[NO_ANSWERS] = { 200, 500, 504, 200, 200, 504, 502, 503 };
+    static const char *const texts[NO_ANSWERS] = {
+        NULL, "", "", "", "{}", "<html><title>504 Gateway Time-out</title></html>", "Bad Gateway", "<html>503</html>",
+    };
+
+    f->create.status = statuses[way];
+    f->create.text = texts[way];
 }
 
 static void test_no_answer_and_it_was_created(void **state)
@@ -466,7 +472,7 @@ static void test_no_answer_and_it_was_created(void **state)
     struct fixture *f = *state;
 
     f->state = "{\"running\":{}}";
-    for (int way = 0; way < 5; way++) {
+    for (int way = 0; way < NO_ANSWERS; way++) {
         struct owner *o = new_job(f, (size_t)way);
         no_answer(f, way);
         interlink_job_submit(o->job);
@@ -483,7 +489,7 @@ static void test_no_answer_and_it_was_not(void **state)
     struct fixture *f = *state;
 
     f->state = "{}";
-    for (int way = 0; way < 5; way++) {
+    for (int way = 0; way < NO_ANSWERS; way++) {
         struct owner *o = new_job(f, (size_t)way);
         int asked = f->statuses;
         no_answer(f, way);
@@ -493,9 +499,10 @@ static void test_no_answer_and_it_was_not(void **state)
         assert_true(f->statuses - asked >= INTERLINK_GONE_ANSWERS);
         assert_int_equal(o->states + o->submitted, 0);
     }
-    assert_int_equal(f->creates, 5);
+    assert_int_equal(f->creates, NO_ANSWERS);
     /* Now it may be sent again. */
     f->create.text = NULL;
+    f->create.status = 200;
     f->create.drop = false;
     interlink_job_submit(f->owners[0].job);
     UNTIL(f, f->owners[0].submitted == 1);
@@ -539,12 +546,12 @@ static void test_adoption(void **state)
     struct owner *known = new_job(f, 0), *unsure = new_job(f, 1), *lost = new_job(f, 2);
 
     known->submitted = 1; /* in an earlier life */
-    interlink_job_adopt(known->job, "4711", true);
-    interlink_job_adopt(unsure->job, "", false);
+    interlink_job_adopt(known->job, "4711", true, 0);
+    interlink_job_adopt(unsure->job, "", false, 0);
     assert_string_equal(interlink_job_state(known->job)->jid, "4711");
     UNTIL(f, known->phase == INTERLINK_WAITING && unsure->submitted == 1 && unsure->phase == INTERLINK_WAITING);
     f->state = "{}";
-    interlink_job_adopt(lost->job, "", false);
+    interlink_job_adopt(lost->job, "", false, 0);
     UNTIL(f, lost->rejected == 1);
     UNTIL(f, known->phase == INTERLINK_GONE); /* the site has forgotten it */
     assert_int_equal(interlink_job_stage(known->job), INTERLINK_JOB_GONE);
@@ -673,7 +680,7 @@ static void test_a_pod_that_spoils_the_batch(void **state)
     for (size_t i = 0; i < 9; i++) {
         struct owner *o = new_job(f, i);
         o->submitted = 1;
-        interlink_job_adopt(o->job, "", true);
+        interlink_job_adopt(o->job, "", true, 0);
     }
     f->poison = f->owners[5].uid;
     UNTIL(f, f->owners[5].states == 1);
@@ -718,7 +725,7 @@ static void test_remote_pace(void **state)
     target_start(f, true);
     struct owner *o = new_job(f, 0);
     o->submitted = 1;
-    interlink_job_adopt(o->job, "", true);
+    interlink_job_adopt(o->job, "", true, 0);
     interlink_target_poll_soon(f->target);
     UNTIL(f, o->phase == INTERLINK_WAITING);
     for (int i = 0; i < 50; i++) {
@@ -740,7 +747,7 @@ static void test_an_end_before_the_beginning(void **state)
     target_start(f, true);
     struct owner *o = new_job(f, 0);
     o->submitted = 1;
-    interlink_job_adopt(o->job, "", true);
+    interlink_job_adopt(o->job, "", true, 0);
     interlink_job_apply(o->job, &s);
     assert_int_equal(o->states, 0);
     c.phase = INTERLINK_RUNNING;
@@ -751,7 +758,7 @@ static void test_an_end_before_the_beginning(void **state)
     assert_int_equal(o->phase, INTERLINK_TERMINATED);
     o = new_job(f, 1);
     o->submitted = 1;
-    interlink_job_adopt(o->job, "", true);
+    interlink_job_adopt(o->job, "", true, 0);
     interlink_job_apply(o->job, &s);
     assert_int_equal(o->states, 0);
     o->job->doubt_ms -= INTERLINK_END_DOUBT_MS; /* it stayed so */
@@ -759,7 +766,7 @@ static void test_an_end_before_the_beginning(void **state)
     assert_int_equal(o->phase, INTERLINK_TERMINATED);
     o = new_job(f, 2);
     o->submitted = 1;
-    interlink_job_adopt(o->job, "", true);
+    interlink_job_adopt(o->job, "", true, 0);
     c.exit_code = 1; /* a failure is one */
     interlink_job_apply(o->job, &s);
     assert_int_equal(o->phase, INTERLINK_TERMINATED);

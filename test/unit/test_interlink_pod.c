@@ -354,12 +354,17 @@ static void test_log_requests(void **state)
     assert_false(interlink_log_request_read(&arena, STR("{\"Opts\":{\"Tail\":-1}}"), &r, &err));
 }
 
-static void check_error(const char *body, const char *wanted)
+static void check_error_of(int http_status, const char *body, const char *wanted, bool plugins)
 {
     cleanup_buf struct buf out = BUF_INIT;
 
-    interlink_error_text(str_of(body), &out);
+    assert_int_equal(interlink_error_text(str_of(body), http_status, &out), plugins);
     assert_string_equal(buf_cstr(&out), wanted);
+}
+
+static void check_error(const char *body, const char *wanted)
+{
+    check_error_of(500, body, wanted, *wanted != '\0' && strstr(body, "<html") == NULL);
 }
 
 static void test_error_texts(void **state)
@@ -371,6 +376,10 @@ static void test_error_texts(void **state)
                 "x");
     check_error("HTTP InterLink session R:  call exit status: 500. Body: ", "");
     check_error("  plain\n\ttext &lt; \r\n", "plain text &lt;");
+    check_error_of(504, "HTTP InterLink session R:  call exit status: 500. Body: x", "x", true);
+    check_error_of(504, "Gateway Timeout", "Gateway Timeout", false);
+    check_error_of(502, "Bad Gateway", "Bad Gateway", false);
+    check_error_of(503, "it is ending", "it is ending", true);
     check_error("<html><head><title>504 Gateway Time-out</title></head>\n<body>nginx</body></html>",
                 "504 Gateway Time-out nginx");
     check_error("", "");
