@@ -163,9 +163,15 @@ def test_kubelet_is_restarted_in_a_loop(world):
 
 
 def test_the_way_to_the_agent_is_cut(world):
+    """Also for a pod that ends meanwhile."""
+    world.cluster.pod("in-the-dark", "sh", "-c", f"sleep {CUT / 2}; echo last words; exit 7", restartPolicy="Never",
+                      runtimeClassName="remote")
     world.link(up=False)
     world.pause(CUT)
     world.link(up=True)
+    assert world.cluster.ended("in-the-dark", seconds=120)["exitCode"] == 7
+    assert world.cluster.logs("in-the-dark") == "last words\n"
+    world.cluster.delete("pod", "in-the-dark", gone=False)
 
 
 def test_the_way_is_cut_while_serve_is_killed(world):
@@ -206,8 +212,9 @@ def test_everything_at_once(world):
 
 def test_upgrade_to_another_build_and_back(world):
     """Another version takes over the state and the agents of this one, whose file is replaced meanwhile."""
-    cluster, version = world.cluster, (BINARY.parent / "VERSION").read_text().strip().encode() if \
-        (BINARY.parent / "VERSION").exists() else b"0.1.0"
+    cluster = world.cluster
+    said = subprocess.run([BINARY, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+    version = re.search(r"\d+\.\d+\.\d+\S*", said).group().encode()
     other = version[:-1] + (b"8" if version[-1:] != b"8" else b"9")
     path = cluster.root / "interlink-cri"
 
