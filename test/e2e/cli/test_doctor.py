@@ -83,6 +83,27 @@ def test_a_pod_network(root):
     assert status == 1 and lines["pod network"][0] == "FAIL" and "CNIPluginMissing" in lines["pod network"][1], text
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="addresses of pods need root")
+def test_pods_elsewhere(root):
+    def look(network, user=None, local=""):
+        (root / "state").mkdir(mode=0o700, exist_ok=True)
+        handlers = f"[{{Name: cluster, Target: 'unix://{root}/none'}}{local}]"
+        return doctor(root, f"Socket: {root}/cri.sock\nStateDir: {root}/state\nHandlers: {handlers}\n"
+                            f"Network: {{ConfDir: {root}/net.d, BinDirs: [{root}]{network}}}\n", user)[1]["pods elsewhere"]
+    result, text = look(", RelayCIDRs: ['127.0.0.0/24']")
+    assert result == "warn" and "lo has the address 127.0.0.1" in text
+    result, text = look(", RelayCIDRs: ['100.127.255.0/24']")
+    assert result == "ok" and "get addresses of 100.127.255.0/24" in text
+    assert look("")[1].startswith("get addresses of the node's pod CIDR")
+    result, text = look("", user=USER)
+    assert result == "warn" and "CAP_NET_ADMIN" in text
+    (root / "net.d").mkdir()
+    (root / "net.d" / "1.conf").write_text('{"cniVersion":"1.0.0","name":"n","type":"absent"}')
+    result, text = look("", local=", {Name: local, Target: local}")
+    assert result == "warn" and "CNI gives the pod CIDR" in text
+    assert look("")[0] == "ok", "CNI is for pods on this machine, and there are none"
+
+
 def test_an_open_state_folder(root):
     (root / "state").mkdir(mode=0o755)
     (root / "state").chmod(0o755)

@@ -121,9 +121,10 @@ def tools():
 class GatePod(Pod):
     """A pod that echoes on port 8080 of all addresses, if it is not told otherwise. `echo`: where; None: nothing runs."""
 
-    def __init__(self, serve, name, echo=("8080",), ports=(8080,), env=None, **more):
+    def __init__(self, serve, name, echo=("8080",), ports=(8080,), env=None, udp=(), **more):
         self.serve = serve
         mappings = [pb.PortMapping(protocol=TCP, container_port=port) for port in ports]
+        mappings += [pb.PortMapping(protocol=pb.UDP, container_port=port) for port in udp]
         super().__init__(serve, serve.client, name, host_network=False, port_mappings=mappings, **more)
         self.echo = self.run_echo(*echo, env=env) if echo else None
 
@@ -179,7 +180,9 @@ def cri(request, serve):
 
 
 def test_both_families(serve, cri, joined):
-    pod = GatePod(serve, "both").wait_open(8080)
+    pod = GatePod(serve, "both", udp=(53, 54)).wait_open(8080)
+    assert serve.log.read_text().count("pod default/both declares port 53/UDP: only TCP is carried") == 1
+    assert "declares port 54" not in serve.log.read_text()
     ip4, ip6 = pod.ips
     assert ip4.startswith("10.244.7.") and ip6.startswith("fd00:244:7::")
     assert [client(joined.node, "echo", ip, 8080) for ip in pod.ips] == ["hello", "hello"]
