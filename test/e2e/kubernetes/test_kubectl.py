@@ -143,3 +143,14 @@ def test_events_come_in_time(cluster, place):
     phases = [line.split()[1] for line in lines if len(line.split()) > 1]
     order = [p for i, p in enumerate(phases) if i == 0 or phases[i - 1] != p]
     assert order in (["Pending", "Running", "Succeeded"], ["Pending", "Succeeded"]), lines
+
+
+def test_run_and_remove(cluster, place):
+    """kubectl run: what comes in goes to the container, what it says comes back with its exit code, and the pod goes."""
+    name = f"run-{place.name}"
+    place.made.append(name)
+    overrides = json.dumps({"apiVersion": "v1", "spec": place.spec})
+    done = cluster.kubectl("run", name, "-i", "--rm", "--quiet", "--restart=Never", f"--image={IMAGE}", f"--overrides={overrides}",
+                           "--", "sh", "-c", "tr a-z A-Z; exit 3", stdin="some words\n", check=False)
+    assert (done.returncode, done.stdout) == (3, "SOME WORDS\n"), done
+    wait(lambda: cluster.ask("GET", cluster.path("pod", name))[0] == 404, 30)

@@ -141,10 +141,13 @@ def test_grace_and_signals(cluster, place):
     term = place.pod("term", "sh", "-c", script.format("TERM"), terminationGracePeriodSeconds=20, metadata=HOLD)
     usr1 = place.pod("usr1", "sh", "-c", script.format("USR1"), terminationGracePeriodSeconds=20, metadata=HOLD, os={"name": "linux"},
                      main={"lifecycle": {"stopSignal": "SIGUSR1"}})
+    cluster.load("fixture.local/usr2:1", "--stop-signal", "SIGUSR2")
+    usr2 = place.pod("usr2", "sh", "-c", script.format("USR2"), terminationGracePeriodSeconds=20, metadata=HOLD,
+                     main={"image": "fixture.local/usr2:1"})
     deaf = place.pod("deaf", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", terminationGracePeriodSeconds=2, metadata=HOLD)
     forced = place.pod("forced", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", terminationGracePeriodSeconds=30)
     assert cluster.status(usr1)["stopSignal"] == "SIGUSR1"
-    for name, signal in ((term, "TERM"), (usr1, "USR1")):
+    for name, signal in ((term, "TERM"), (usr1, "USR1"), (usr2, "USR2")):
         wait(lambda n=name: "up" in cluster.logs(n), 20)
         last = deleted(cluster, name, follow=True)
         assert last["main"]["exitCode"] == 3 and f"got {signal}" in last["logs"] and last["seconds"] < 15, last

@@ -9,6 +9,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from concurrent import futures
@@ -117,9 +118,14 @@ def forwarding(cluster, what, ports):
         process.wait()
 
 
+FETCH = """import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1", 18473, timeout=30)
+connection.request("GET", "/" + sys.argv[1])
+sys.stdout.buffer.write(connection.getresponse().read())"""
+
+
 def fetched(cluster, path):
-    done = subprocess.run(cluster.inside("curl", "-s", "--noproxy", "*", f"http://127.0.0.1:18473/{path}"), capture_output=True, check=False)
-    return done.stdout
+    return subprocess.run(cluster.inside(sys.executable, "-c", FETCH, path), capture_output=True, check=False).stdout
 
 
 @pytest.fixture(scope="module", params=["local", "remote"])
