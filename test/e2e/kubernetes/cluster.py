@@ -23,6 +23,7 @@ KUBELET = """
 syncFrequency: 10s
 fileCheckFrequency: 2s
 imageMinimumGCAge: 1s
+serializeImagePulls: false
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 containerLogMaxSize: 64Ki
 containerLogMaxFiles: 10
