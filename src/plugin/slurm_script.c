@@ -276,7 +276,8 @@ static const char slurm_script_functions[] =
     "trap 'noticed=$(now); pass' USR2\n"
     /* The agent takes a second TERM for an order to kill. (INT is ignored by what a shell starts in the background.) */
     "trap 'pass; sleep 1; pass' USR1\n"
-    "trap 'termed=$(now); [ -n \"$agent\" ] || end 143' TERM\n";
+    /* From Slurm: with some of its plugins to all processes, with others to this shell alone. The agent takes no notice of an echo. */
+    "trap 'termed=$(now); pass' TERM\n";
 
 /* As root the agent would make its cgroups beside Slurm's, out of reach of the job's limits: they go into the job's own. An
  * ordinary user has only what was delegated, which the agent finds by itself. */

@@ -5,8 +5,8 @@
  *   started   "JOBID RESTARTS EPOCH HOST"
  *   ended     "EXITCODE EPOCH NOTICED TERMED": when it was told of its time limit, and when Slurm told it to end; 0: never
  *
- * Signals of the batch shell (scancel --batch): USR2 ends the agent as TERM does, USR1 at once but in order. TERM goes from
- * Slurm to all processes of a job, so it is not passed on. */
+ * Signals of the batch shell (scancel --batch): USR2 ends the agent as TERM does, USR1 at once but in order. TERM comes from
+ * Slurm itself and is passed on, too. */
 #ifndef PLUGIN_SLURM_SCRIPT_H
 #define PLUGIN_SLURM_SCRIPT_H
 
