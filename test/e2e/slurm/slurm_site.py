@@ -80,7 +80,10 @@ class Site:
 
     def node_up(self, node):
         subprocess.run(["slurmd", "-N", node, "-f", str(self.dir / "slurm.conf")], env=self.env, check=True)
-        kit.wait_for(self.idle(node), 60, f"{node} to be up again")
+        try:
+            kit.wait_for(self.idle(node), 60, f"{node} to be up again")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.scontrol('show', 'node', node)}") from error
 
     def idle(self, node):
         def check():
