@@ -212,8 +212,11 @@ def deleted_when_the_answer_was_lost(queue, name, crash):
 
 def kubelet_restarts(queue, name, crash):
     queue.submit(name)
-    with queue.lock:
+    log = queue.cluster.root / "k8s" / "log" / "kubelet.log"
+    starts = log.read_text().count('"Started kubelet"')
+    with queue.lock:  # it ends at once when there is no serve
         queue.cluster.restart_kubelet()
+        wait(lambda: log.read_text().count('"Started kubelet"') > starts, 30)
     queue.told(name, "is queued: Priority")
     crash()
     queue.release(name)
