@@ -87,9 +87,14 @@ class Site:
 
     def idle(self, node):
         def check():
-            if self.run("sinfo", "-h", "-N", "-n", node, "-o", "%t").split()[0] == "idle":
+            shown = self.scontrol("-o", "show", "node", node)
+            words = next(w for w in shown.split() if w.startswith("State=")).removeprefix("State=").split("+")
+            # The scheduler may have plans for it (PLANNED) already.
+            if words[0] == "IDLE" and not {"DRAIN", "NOT_RESPONDING", "COMPLETING"} & set(words):
                 return True
-            self.scontrol("update", f"nodename={node}", "state=resume", check=False)
+            if words[0] == "DOWN" or "DRAIN" in words:
+                self.scontrol("update", f"nodename={node}", "state=resume", check=False)
+            time.sleep(0.3)
             return False
 
         return check
