@@ -42,8 +42,10 @@ class Remains:
             "processes": set(self.processes()),
             "mounts": mounts,
             "cgroups": set(self.cgroups()),
+            # "node": what serve remembers of itself, as the range that it takes addresses from.
             "files": {os.path.join(folder, name) for top in (cluster.root / "state", site.root)
-                      for folder, folders, files in os.walk(top) for name in folders + files},
+                      for folder, folders, files in os.walk(top) for name in folders + files
+                      if pathlib.Path(folder) != cluster.root / "state" / "node"},
             "sandboxes": set(cluster.ctl("pods", "-q").stdout.split()),
             "containers": set(cluster.ctl("ps", "-a", "-q").stdout.split()),
         }
