@@ -108,23 +108,26 @@ unit() {
     count unit "$ok" "$bad" "$skip"
 }
 
+fuzz_one() { # NAME
+    local corpus=build/fuzz/corpus/${1#fuzz_}
+    mkdir -p "$corpus"
+    [ -x "build/fuzz/$1" ] && timeout 120 "build/fuzz/$1" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 \
+        -artifact_prefix="build/fuzz/$1-" "$corpus" $(ls -d "test/fuzz/corpus/${1#fuzz_}" 2>/dev/null) >"$logs/$1.log" 2>&1
+}
+
 fuzz() {
     make -k -j"$jobs" fuzz-build >"$logs/fuzz-build.log" 2>&1 || { count fuzz-build 0 1 0; grep -E 'error|\*\*\*' "$logs/fuzz-build.log" | head -n 20; }
-    local ok=0 bad=0 name corpus
-    for source in test/fuzz/fuzz_*.c; do
-        name=$(basename "$source" .c)
-        corpus=build/fuzz/corpus/${name#fuzz_}
-        mkdir -p "$corpus"
-        if [ -x "build/fuzz/$name" ] && timeout 120 "build/fuzz/$name" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 \
-            -artifact_prefix="build/fuzz/$name-" "$corpus" $(ls -d "test/fuzz/corpus/${name#fuzz_}" 2>/dev/null) >"$logs/$name.log" 2>&1; then
-            ok=$((ok + 1))
-        else
-            bad=$((bad + 1))
-            echo "== $name"
-            tail -n 30 "$logs/$name.log" 2>/dev/null
-        fi
+    local failed name bad=0
+    set -- test/fuzz/fuzz_*.c
+    export -f fuzz_one
+    export logs FUZZ_SECONDS
+    failed=$(basename -a -s .c "$@" | xargs -P "$jobs" -I{} bash -c 'fuzz_one {} || echo {}')
+    for name in $failed; do
+        bad=$((bad + 1))
+        echo "== $name"
+        tail -n 30 "$logs/$name.log" 2>/dev/null
     done
-    count fuzz "$ok" "$bad" 0
+    count fuzz $(($# - bad)) "$bad" 0
 }
 
 # pytest on the binary given, over test/e2e or what is named.
