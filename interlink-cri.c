@@ -206,6 +206,7 @@
 
 /* plugin: the interLink plugin server and its backends. */
 #include "plugin/capacity.c"
+#include "plugin/backend_common.c"
 #include "plugin/job_files.c"
 #include "plugin/tail.c"
 #include "plugin/local_record.c"

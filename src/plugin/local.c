@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "io/file.h"
+#include "plugin/backend_common.h"
 #include "plugin/job_files.h"
 
 /* Looking whether a process still lives, where there are no pidfds (before Linux 5.3). */
@@ -348,21 +349,6 @@ static void local_adopt(struct local_job *job)
         local_end(job, -1);
 }
 
-/* A lock of fcntl's kind belongs to this process alone: what it forks does not hold it. */
-static bool local_lock(struct local *local, struct status *err)
-{
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    cleanup_free char *path = xasprintf("%s/lock", local->dir);
-
-    local->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (local->lock_fd < 0)
-        return status_errno(err, "cannot open %s", path);
-    if (fcntl(local->lock_fd, F_SETLK, &lock) < 0)
-        return status_set(err, STATUS_FAILED_PRECONDITION, "%s is used by another plugin: give each its own folder",
-                          local->dir);
-    return true;
-}
-
 static bool local_find_program(struct local *local, const char *program, struct status *err)
 {
     char path[4096];
@@ -404,7 +390,8 @@ static bool local_prepare(struct local *local, const struct backend_options *opt
         snprintf(local->boot_id, sizeof local->boot_id, "%.36s", buf_cstr(&boot));
     else
         snprintf(local->boot_id, sizeof local->boot_id, "-");
-    return local_lock(local, err) && local_find_program(local, options->program, err) &&
+    local->lock_fd = backend_lock(local->dir, err);
+    return local->lock_fd >= 0 && local_find_program(local, options->program, err) &&
            local_records_load(local, err);
 }
 
@@ -560,27 +547,13 @@ static void local_fill_state(const struct local_job *job, struct arena *arena, s
     out->finished_ns = job->finished_ns;
 }
 
-static struct interlink_container_state *local_states(struct arena *arena, const struct interlink_container *containers,
-                                                      size_t count)
-{
-    struct interlink_container_state *states = ARENA_ARRAY(arena, struct interlink_container_state, count + 1);
-
-    for (size_t i = 0; i < count; i++)
-        states[i] = (struct interlink_container_state){ .name = containers[i].name, .reason = "", .message = "" };
-    return states;
-}
-
 static void local_status(void *self, struct arena *arena, const struct interlink_pod *pod,
                          struct interlink_pod_status *out)
 {
     const struct local *local = self;
     const struct local_job *job = strmap_get(&local->by_uid, pod->uid);
 
-    *out = (struct interlink_pod_status){ .name = pod->name, .uid = pod->uid, .namespace_ = pod->namespace_, .jid = "" };
-    out->containers = local_states(arena, pod->containers, pod->container_count);
-    out->container_count = pod->container_count;
-    out->init_containers = local_states(arena, pod->init_containers, pod->init_container_count);
-    out->init_container_count = pod->init_container_count;
+    backend_status_init(arena, pod, out);
     if (job == NULL)
         return;
     out->jid = arena_strdup(arena, job->jid);

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "plugin/local.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "io/file.h"
+#include "plugin/backend_common.h"
 #include "text/json.h"
 
 #define LOCAL_RECORD_MAX 65536
 
 char *local_record_path(const struct local *local, const char *uid, const char *suffix)
 {
-    return xasprintf("%s/records/%s.%s", local->dir, uid, suffix);
+    return backend_record_path(local->dir, uid, suffix);
 }
 
 /* ---- processes ---- */
@@ -136,11 +136,7 @@ static const char *const local_record_suffixes[] = { "pid", "end", "json", "canc
 
 void local_record_remove(const struct local *local, const char *uid)
 {
-    for (size_t i = 0; i < COUNT_OF(local_record_suffixes); i++) {
-        cleanup_free char *path = local_record_path(local, uid, local_record_suffixes[i]);
-        if (unlink(path) < 0 && errno != ENOENT)
-            log_warn("local backend: cannot remove %s: %s", path, strerror(errno));
-    }
+    backend_record_remove("local", local->dir, uid, local_record_suffixes, COUNT_OF(local_record_suffixes));
 }
 
 /* ---- reading ---- */
@@ -247,8 +243,9 @@ static void local_classify(struct local_job *job)
                                        : "it ended while the plugin was not running; its exit code is not known");
 }
 
-static void local_record_load(struct local *local, const char *uid)
+static void local_record_load(void *arg, const char *uid)
 {
+    struct local *local = arg;
     struct status err = STATUS_INIT;
     cleanup_buf struct buf text = BUF_INIT;
     cleanup_free char *path = local_record_path(local, uid, "json");
@@ -259,37 +256,15 @@ static void local_record_load(struct local *local, const char *uid)
         local_classify(job);
         return;
     }
-    cleanup_free char *aside = xasprintf("%s.bad", path);
-    log_warn("local backend: record %s is set aside as %s.bad: %s", path, uid, err.message);
-    if (rename(path, aside) < 0)
-        log_warn("local backend: cannot rename %s: %s", path, strerror(errno));
+    backend_record_set_aside("local", path, uid, &err);
     local_job_free(job);
 }
 
-/* Calls fn for each entry of a folder whose name, without `suffix`, is a uid. */
-static bool local_each(struct local *local, const char *folder, const char *suffix,
-                       void (*fn)(struct local *local, const char *uid), struct status *err)
-{
-    cleanup_free char *path = xasprintf("%s/%s", local->dir, folder);
-    DIR *dir = opendir(path);
-    struct dirent *entry;
-
-    if (dir == NULL)
-        return status_errno(err, "cannot list %s", path);
-    while ((entry = readdir(dir)) != NULL) {
-        if (!str_ends(entry->d_name, suffix))
-            continue;
-        cleanup_free char *uid = xstrndup(entry->d_name, strlen(entry->d_name) - strlen(suffix));
-        if (interlink_uid_valid(uid))
-            fn(local, uid);
-    }
-    closedir(dir);
-    return true;
-}
-
 /* A folder whose record is gone or was set aside: as a job that is being removed. */
-static void local_adopt_folder(struct local *local, const char *uid)
+static void local_adopt_folder(void *arg, const char *uid)
 {
+    struct local *local = arg;
+
     if (strmap_get(&local->by_uid, uid) != NULL)
         return;
     struct local_job *job = local_job_new(local, uid);
@@ -304,19 +279,21 @@ static void local_adopt_folder(struct local *local, const char *uid)
 }
 
 /* What is left of a record whose removal was cut off. */
-static void local_remove_stray(struct local *local, const char *uid)
+static void local_remove_stray(void *arg, const char *uid)
 {
+    const struct local *local = arg;
+
     if (strmap_get(&local->by_uid, uid) == NULL)
         local_record_remove(local, uid);
 }
 
 bool local_records_load(struct local *local, struct status *err)
 {
-    return local_each(local, "records", ".json", local_record_load, err) &&
-           local_each(local, "jobs", "", local_adopt_folder, err) &&
-           local_each(local, "records", ".pid", local_remove_stray, err) &&
-           local_each(local, "records", ".end", local_remove_stray, err) &&
-           local_each(local, "records", ".cancel", local_remove_stray, err);
+    return backend_each(local->dir, "records", ".json", local_record_load, local, err) &&
+           backend_each(local->dir, "jobs", "", local_adopt_folder, local, err) &&
+           backend_each(local->dir, "records", ".pid", local_remove_stray, local, err) &&
+           backend_each(local->dir, "records", ".end", local_remove_stray, local, err) &&
+           backend_each(local->dir, "records", ".cancel", local_remove_stray, local, err);
 }
 
 #undef LOCAL_RECORD_MAX

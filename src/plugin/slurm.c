@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "io/file.h"
+#include "plugin/backend_common.h"
 #include "plugin/job_files.h"
 #include "text/timefmt.h"
 
@@ -95,20 +96,6 @@ static struct slurm_waiter *slurm_wait(struct slurm_job *job, void *arg)
 
 /* ---- start ---- */
 
-/* A lock of fcntl's kind belongs to this process alone: what it forks does not hold it. */
-static bool slurm_lock(struct slurm *slurm, struct status *err)
-{
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    cleanup_free char *path = xasprintf("%s/lock", slurm->dir);
-
-    slurm->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (slurm->lock_fd < 0)
-        return status_errno(err, "cannot open %s", path);
-    if (fcntl(slurm->lock_fd, F_SETLK, &lock) < 0)
-        return status_set(err, STATUS_FAILED_PRECONDITION, "%s is used by another plugin: give each its own folder", slurm->dir);
-    return true;
-}
-
 static bool slurm_copy_to(const char *path, int from, struct status *err)
 {
     cleanup_free char *temporary = xasprintf("%s.new", path);
@@ -165,7 +152,8 @@ static bool slurm_prepare(struct slurm *slurm, const struct backend_options *opt
     }
     slurm->poll_interval_ms = slurm->config.poll_min_ms;
     slurm->gres_counts = xcalloc(slurm->config.gres.count + 1, sizeof *slurm->gres_counts);
-    return slurm_lock(slurm, err) && slurm_find_program(slurm, options->program, err) && slurm_records_load(slurm, err);
+    slurm->lock_fd = backend_lock(slurm->dir, err);
+    return slurm->lock_fd >= 0 && slurm_find_program(slurm, options->program, err) && slurm_records_load(slurm, err);
 }
 
 static void slurm_stop(void *self)
@@ -346,16 +334,6 @@ static void slurm_fill_state(const struct slurm_job *job, struct arena *arena, s
     out->started_ns = job->started_ns;
 }
 
-static struct interlink_container_state *slurm_states(struct arena *arena, const struct interlink_container *containers,
-                                                      size_t count)
-{
-    struct interlink_container_state *states = ARENA_ARRAY(arena, struct interlink_container_state, count + 1);
-
-    for (size_t i = 0; i < count; i++)
-        states[i] = (struct interlink_container_state){ .name = containers[i].name, .reason = "", .message = "" };
-    return states;
-}
-
 /* The script leaves a file when it starts and one when it ends: then squeue is worth while. */
 static void slurm_nudge(struct slurm_job *job)
 {
@@ -372,11 +350,7 @@ static void slurm_status(void *self, struct arena *arena, const struct interlink
     struct slurm *slurm = self;
     struct slurm_job *job = strmap_get(&slurm->by_uid, pod->uid);
 
-    *out = (struct interlink_pod_status){ .name = pod->name, .uid = pod->uid, .namespace_ = pod->namespace_, .jid = "" };
-    out->containers = slurm_states(arena, pod->containers, pod->container_count);
-    out->container_count = pod->container_count;
-    out->init_containers = slurm_states(arena, pod->init_containers, pod->init_container_count);
-    out->init_container_count = pod->init_container_count;
+    backend_status_init(arena, pod, out);
     if (job == NULL)
         return;
     slurm_nudge(job);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "plugin/slurm.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include "io/file.h"
+#include "plugin/backend_common.h"
 #include "text/json.h"
 
 #define SLURM_RECORD_MAX 65536
@@ -15,7 +15,7 @@
 
 char *slurm_record_path(const struct slurm *slurm, const char *uid, const char *suffix)
 {
-    return xasprintf("%s/records/%s.%s", slurm->dir, uid, suffix);
+    return backend_record_path(slurm->dir, uid, suffix);
 }
 
 /* ---- writing ---- */
@@ -78,11 +78,7 @@ static const char *const slurm_record_suffixes[] = { "end", "jid", "json", "canc
 
 void slurm_record_remove(const struct slurm *slurm, const char *uid)
 {
-    for (size_t i = 0; i < COUNT_OF(slurm_record_suffixes); i++) {
-        cleanup_free char *path = slurm_record_path(slurm, uid, slurm_record_suffixes[i]);
-        if (unlink(path) < 0 && errno != ENOENT)
-            log_warn("slurm backend: cannot remove %s: %s", path, strerror(errno));
-    }
+    backend_record_remove("slurm", slurm->dir, uid, slurm_record_suffixes, COUNT_OF(slurm_record_suffixes));
 }
 
 /* ---- what the job's script left ---- */
@@ -224,10 +220,9 @@ static void slurm_classify(struct slurm_job *job)
 
     if (!known && ran) {
         slurm_set_job_id(job, started.job_id);
-        known = slurm_record_write_jid(job, &err);
-        if (!known)
-            log_warn("slurm job %s: %s", job->uid, err.message);
         known = true;
+        if (!slurm_record_write_jid(job, &err))
+            log_warn("slurm job %s: %s", job->uid, err.message);
     }
     if (!ended && ran)
         job->started_ns = started.at_ns;
@@ -245,8 +240,9 @@ static void slurm_classify(struct slurm_job *job)
             clock_mono_ms() + (job->slurm->config.prefix.count > 0 ? SLURM_GHOST_MS : SLURM_GHOST_RESTART_MS);
 }
 
-static void slurm_record_load(struct slurm *slurm, const char *uid)
+static void slurm_record_load(void *arg, const char *uid)
 {
+    struct slurm *slurm = arg;
     struct status err = STATUS_INIT;
     cleanup_buf struct buf text = BUF_INIT;
     cleanup_free char *path = slurm_record_path(slurm, uid, "json");
@@ -257,37 +253,14 @@ static void slurm_record_load(struct slurm *slurm, const char *uid)
         slurm_classify(job);
         return;
     }
-    cleanup_free char *aside = xasprintf("%s.bad", path);
-    log_warn("slurm backend: record %s is set aside as %s.bad: %s", path, uid, err.message);
-    if (rename(path, aside) < 0)
-        log_warn("slurm backend: cannot rename %s: %s", path, strerror(errno));
+    backend_record_set_aside("slurm", path, uid, &err);
     slurm_job_free(job);
 }
 
-/* Calls fn for each entry of a folder whose name, without `suffix`, is a uid. */
-static bool slurm_record_each(struct slurm *slurm, const char *folder, const char *suffix,
-                              void (*fn)(struct slurm *slurm, const char *uid), struct status *err)
-{
-    cleanup_free char *path = xasprintf("%s/%s", slurm->dir, folder);
-    DIR *dir = opendir(path);
-    struct dirent *entry;
-
-    if (dir == NULL)
-        return status_errno(err, "cannot list %s", path);
-    while ((entry = readdir(dir)) != NULL) {
-        if (!str_ends(entry->d_name, suffix))
-            continue;
-        cleanup_free char *uid = xstrndup(entry->d_name, strlen(entry->d_name) - strlen(suffix));
-        if (interlink_uid_valid(uid))
-            fn(slurm, uid);
-    }
-    closedir(dir);
-    return true;
-}
-
 /* A folder whose record is gone or was set aside: as a job that is being removed, from Slurm too should it be there. */
-static void slurm_adopt_folder(struct slurm *slurm, const char *uid)
+static void slurm_adopt_folder(void *arg, const char *uid)
 {
+    struct slurm *slurm = arg;
     struct status err = STATUS_INIT;
 
     if (strmap_get(&slurm->by_uid, uid) != NULL)
@@ -302,19 +275,21 @@ static void slurm_adopt_folder(struct slurm *slurm, const char *uid)
 }
 
 /* What is left of a record whose removal was cut off. */
-static void slurm_remove_stray(struct slurm *slurm, const char *uid)
+static void slurm_remove_stray(void *arg, const char *uid)
 {
+    const struct slurm *slurm = arg;
+
     if (strmap_get(&slurm->by_uid, uid) == NULL)
         slurm_record_remove(slurm, uid);
 }
 
 bool slurm_records_load(struct slurm *slurm, struct status *err)
 {
-    return slurm_record_each(slurm, "records", ".json", slurm_record_load, err) &&
-           slurm_record_each(slurm, "jobs", "", slurm_adopt_folder, err) &&
-           slurm_record_each(slurm, "records", ".jid", slurm_remove_stray, err) &&
-           slurm_record_each(slurm, "records", ".end", slurm_remove_stray, err) &&
-           slurm_record_each(slurm, "records", ".cancel", slurm_remove_stray, err);
+    return backend_each(slurm->dir, "records", ".json", slurm_record_load, slurm, err) &&
+           backend_each(slurm->dir, "jobs", "", slurm_adopt_folder, slurm, err) &&
+           backend_each(slurm->dir, "records", ".jid", slurm_remove_stray, slurm, err) &&
+           backend_each(slurm->dir, "records", ".end", slurm_remove_stray, slurm, err) &&
+           backend_each(slurm->dir, "records", ".cancel", slurm_remove_stray, slurm, err);
 }
 
 #undef SLURM_RECORD_MAX
