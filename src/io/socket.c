@@ -95,6 +95,13 @@ static int socket_open(const struct sockaddr_storage *kernel, int flags, struct 
     return fd;
 }
 
+void socket_reset_at_close(int fd)
+{
+    struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+}
+
 int socket_connect_unix(const char *path, struct status *err)
 {
     struct address address;

@@ -48,6 +48,8 @@ struct connector {
 void connector_start(struct loop *loop, struct connector *c, const struct address *address, int64_t timeout_ms,
                      void (*on_done)(void *arg, int fd, const struct status *err), void *arg);
 void connector_cancel(struct connector *c);
+/* The peer will see a reset, not an end in peace, when fd is closed. */
+void socket_reset_at_close(int fd);
 /* Blocking connect of a unix socket: for the command line. Returns fd or -1. */
 int socket_connect_unix(const char *path, struct status *err);
 

@@ -79,12 +79,10 @@ static void tcp_dial_finish(struct tcp_dial *d)
 /* What its sender does not want any more is no end in peace to the other side either. */
 void tcp_dial_cancel(struct tcp_dial *d)
 {
-    struct linger reset = { .l_onoff = 1, .l_linger = 0 };
-
     if (d == NULL)
         return;
     if (d->fd >= 0)
-        setsockopt(d->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        socket_reset_at_close(d->fd);
     d->cancelled = true;
     if (!d->busy)
         tcp_dial_free(d);

@@ -78,14 +78,6 @@ static void gate_client_on_finish(void *arg, const struct status *err)
 
 /* ---- from the pod ---- */
 
-static void gate_server_on_connected(void *arg)
-{
-    struct gate_conn *c = arg;
-
-    if (c->client != NULL)
-        tcp_dial_pause(c->client, false);
-}
-
 static void gate_server_on_data(void *arg, struct str piece)
 {
     struct gate_conn *c = arg;
@@ -104,6 +96,7 @@ static void gate_server_on_end(void *arg)
         tcp_dial_half_close(c->client);
 }
 
+/* It is there, or takes more again. */
 static void gate_server_on_writable(void *arg)
 {
     struct gate_conn *c = arg;
@@ -124,9 +117,7 @@ static void gate_server_on_finish(void *arg, const struct status *err)
 
 void gate_refuse(int fd)
 {
-    struct linger reset = { .l_onoff = 1, .l_linger = 0 };
-
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    socket_reset_at_close(fd);
     close(fd);
 }
 
@@ -140,22 +131,19 @@ static void gate_keep_alive(int fd)
 
 void gate_conn_start(struct gate_port *port, bool ipv6, int fd)
 {
-    static const struct tcp_dial_listener client = {
-        gate_client_on_connected, gate_client_on_data, gate_client_on_end, gate_client_on_writable, gate_client_on_finish, NULL,
-    };
-    static const struct pod_conn_listener server = {
-        gate_server_on_connected, gate_server_on_data, gate_server_on_end, gate_server_on_writable, gate_server_on_finish, NULL,
-    };
     struct gate_pod *pod = port->pod;
-    struct tcp_dial_listener from = client;
-    struct pod_conn_listener to = server;
+    struct gate_conn *c = xcalloc(1, sizeof *c);
+    const struct tcp_dial_listener from = {
+        gate_client_on_connected, gate_client_on_data, gate_client_on_end, gate_client_on_writable, gate_client_on_finish, c,
+    };
+    const struct pod_conn_listener to = {
+        gate_server_on_writable, gate_server_on_data, gate_server_on_end, gate_server_on_writable, gate_server_on_finish, c,
+    };
     const char *addresses[] = { port->to[ipv6], NULL };
     struct status err = STATUS_INIT;
 
     if (pod->conn_count == GATE_POD_CONNECTIONS_MAX || pod->gate->conn_count == GATE_CONNECTIONS_MAX)
         status_set(&err, STATUS_RESOURCE_EXHAUSTED, "there are %zu connections to it, %zu to all pods", pod->conn_count, pod->gate->conn_count);
-    struct gate_conn *c = xcalloc(1, sizeof *c);
-    from.arg = to.arg = c;
     if (err.code == STATUS_OK)
         c->server = pod_conn_start(pod->sandbox, port->port, addresses, &to, &err);
     if (c->server == NULL) {

@@ -10,13 +10,6 @@
 /* There is one of these among the records of the node. */
 #define GATE_RECORD_ID "relay"
 
-bool gate_is_machines(const Runtime__V1__PodSandboxConfig *config)
-{
-    const Runtime__V1__LinuxSandboxSecurityContext *s = config->linux != NULL ? config->linux->security_context : NULL;
-
-    return s != NULL && s->namespace_options != NULL && s->namespace_options->network == RUNTIME__V1__NAMESPACE_MODE__NODE;
-}
-
 size_t gate_declared(const Runtime__V1__PodSandboxConfig *config, uint16_t *out, size_t max)
 {
     size_t count = 0;
@@ -203,7 +196,7 @@ bool gate_plan(struct node *node, const struct handler *handler, Interlink__Stat
 
     if (handler->local || record->network != NULL || gate == NULL)
         return true;
-    if (gate_is_machines(record->config)) {
+    if (sandbox_is_host_network(record->config)) {
         pb_set(&record->ip, node->node_ip);
         return true;
     }

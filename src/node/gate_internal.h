@@ -67,7 +67,6 @@ void gate_turned_away(struct gate *gate, const struct gate_pod *pod, const char 
 /* gate_give.c */
 /* TCP ports that a pod declares, each once; how many. */
 size_t gate_declared(const Runtime__V1__PodSandboxConfig *config, uint16_t *out, size_t max);
-bool gate_is_machines(const Runtime__V1__PodSandboxConfig *config);
 /* Where each range goes on: what gate_plan() has written. */
 void gate_restore(struct gate *gate, const Interlink__State__V1__RelayRanges *record);
 /* A socket that has that port of the node's address, or -1. */

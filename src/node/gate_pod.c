@@ -246,7 +246,7 @@ void gate_add(struct sandbox *sandbox)
     struct gate *gate = sandbox->node->gate;
 
     if (gate == NULL || sandbox->gate != NULL || sandbox->handler->local || sandbox->record->network != NULL ||
-        gate_is_machines(sandbox->record->config) || *sandbox->record->ip == '\0')
+        sandbox_is_host_network(sandbox->record->config) || *sandbox->record->ip == '\0')
         return;
     gate_pod_add(gate, sandbox);
 }

@@ -110,9 +110,6 @@ struct pod_conn *pod_conn_start(struct sandbox *sandbox, uint16_t port, const ch
 {
     struct node *node = sandbox->node;
     struct link *link = sandbox_link(sandbox, err);
-    const struct tcp_dial_listener own = {
-        pod_conn_on_connected, pod_conn_on_data, pod_conn_on_end, pod_conn_on_writable, pod_conn_on_finish, NULL,
-    };
     size_t count = 0;
 
     if (link == NULL)
@@ -123,10 +120,11 @@ struct pod_conn *pod_conn_start(struct sandbox *sandbox, uint16_t port, const ch
     c->listener = *listener;
     int netns_fd = link_netns(link);
     if (netns_fd >= 0) {
-        struct tcp_dial_listener with = own;
-        with.arg = c;
+        const struct tcp_dial_listener own = {
+            pod_conn_on_connected, pod_conn_on_data, pod_conn_on_end, pod_conn_on_writable, pod_conn_on_finish, c,
+        };
         netns_fd = pod_conn_foreign(netns_fd);
-        c->dial = tcp_dial_start(node->loop, &node->dialer, netns_fd, port, addresses, count, &with, err);
+        c->dial = tcp_dial_start(node->loop, &node->dialer, netns_fd, port, addresses, count, &own, err);
     }
     if (c->dial == NULL) { /* what is wrong with the addresses the agent says, too */
         *err = (struct status)STATUS_INIT;

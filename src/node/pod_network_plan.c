@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 
+#include "node/sandbox.h"
 #include "rpc/pb.h"
 #include "text/quantity.h"
 
@@ -11,13 +12,6 @@
 #define POD_NETWORK_RATE_MIN 1000
 #define POD_NETWORK_RATE_MAX 1000000000000000
 #define POD_NETWORK_BURST UINT32_MAX
-
-static bool pod_network_is_machines(const Runtime__V1__PodSandboxConfig *config)
-{
-    const Runtime__V1__LinuxSandboxSecurityContext *s = config->linux != NULL ? config->linux->security_context : NULL;
-
-    return s != NULL && s->namespace_options != NULL && s->namespace_options->network == RUNTIME__V1__NAMESPACE_MODE__NODE;
-}
 
 /* ---- ports of the machine ---- */
 
@@ -263,7 +257,7 @@ bool pod_network_plan(struct node *node, const struct handler *handler, Interlin
     if (!pod_network_check_ports(record->config, &ports, err))
         return false;
     /* There each port that a container listens on is the machine's. */
-    if (pod_network_is_machines(record->config))
+    if (sandbox_is_host_network(record->config))
         return true;
     if (handler->local && !cni_offer(node->cni, &arena, &network, &offered, err))
         return false;

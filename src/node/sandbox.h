@@ -97,6 +97,8 @@ void sandbox_reconcile(struct sandbox *sandbox, const Interlink__Agent__V1__Hell
 /* Whoever waits for it to leave the queue hears `why`; the job stays where it is. */
 void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why);
 
+/* linux.security_context.namespace_options.network is NODE. */
+bool sandbox_is_host_network(const Runtime__V1__PodSandboxConfig *config);
 bool sandbox_listed(const struct sandbox *sandbox);
 void sandbox_changed(struct sandbox *sandbox); /* renews the list entry */
 void sandbox_free(struct sandbox *sandbox);    /* the memory only */

@@ -7,10 +7,15 @@
 /* kubelet lists every second; when it has not for this long it is not running. */
 #define SANDBOX_POLL_RECENT_MS 5000
 
+/* It waits in the queue, and no call waits for it. */
+static bool lease_counts(const struct sandbox *sandbox)
+{
+    return !sandbox_listed(sandbox) && !sandbox->stopping && !waiters_any(&sandbox->waiters, WAIT_READY);
+}
+
 static bool lease_is_over(const struct sandbox *sandbox)
 {
-    return !sandbox_listed(sandbox) && !sandbox->stopping && !waiters_any(&sandbox->waiters, WAIT_READY) &&
-           sandbox->lease_used_ms >= sandbox->node->options->queue_lease_ms;
+    return lease_counts(sandbox) && sandbox->lease_used_ms >= sandbox->node->options->queue_lease_ms;
 }
 
 static void lease_expire(struct sandbox *sandbox)
@@ -81,7 +86,7 @@ void sandbox_check_leases(struct node *node, int64_t elapsed_ms)
         return;
     while (strmap_next(&node->sandboxes, &it)) {
         struct sandbox *sandbox = it.value;
-        if (sandbox_listed(sandbox) || sandbox->stopping || waiters_any(&sandbox->waiters, WAIT_READY))
+        if (!lease_counts(sandbox))
             continue;
         sandbox->lease_used_ms += elapsed_ms;
         if (lease_is_over(sandbox))

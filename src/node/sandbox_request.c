@@ -32,6 +32,13 @@ bool sandbox_check_request(const Runtime__V1__RunPodSandboxRequest *request, str
     return podns_check_sandbox(config, err);
 }
 
+bool sandbox_is_host_network(const Runtime__V1__PodSandboxConfig *config)
+{
+    const Runtime__V1__LinuxSandboxSecurityContext *s = config->linux != NULL ? config->linux->security_context : NULL;
+
+    return s != NULL && s->namespace_options != NULL && s->namespace_options->network == RUNTIME__V1__NAMESPACE_MODE__NODE;
+}
+
 void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why)
 {
     struct status err = *why;

@@ -35,11 +35,6 @@ static status_info *status_info_entry(struct arena *arena, const ProtobufCMessag
 
 /* ---- sandboxes ---- */
 
-static bool status_is_host_network(const Runtime__V1__NamespaceOption *options)
-{
-    return options != NULL && options->network == RUNTIME__V1__NAMESPACE_MODE__NODE;
-}
-
 static void status_sandbox_network(struct json_writer *w, const struct sandbox *sandbox)
 {
     const Interlink__State__V1__PodNetwork *network = sandbox->record->network;
@@ -136,7 +131,7 @@ Runtime__V1__PodSandboxStatusResponse *status_of_sandbox(struct arena *arena, co
                         : STATUS_NEW(arena, Runtime__V1__NamespaceOption, runtime__v1__namespace_option__init);
     /* kubelet takes the node's own address for a host-network pod, and tears down a pod whose message is there with an
      * empty ip. */
-    if (!status_is_host_network(options) && *record->ip != '\0') {
+    if (!sandbox_is_host_network(record->config) && *record->ip != '\0') {
         s->network = STATUS_NEW(arena, Runtime__V1__PodSandboxNetworkStatus, runtime__v1__pod_sandbox_network_status__init);
         s->network->ip = record->ip;
         s->network->n_additional_ips = record->n_additional_ips;
