@@ -1,34 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Addresses of pods elsewhere: given, kept, taken over, run out; ranges that cannot be had. In a network namespace of a child's; where
  * that is refused it is skipped. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <net/if.h>
-#include <sched.h>
-#include <sys/ioctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "in_namespace.h"
 
 #include "io/child.h"
 #include "io/file.h"
 #include "io/route.h"
 #include "node/gate_internal.h"
 #include "rpc/pb.h"
-
-enum { GOOD, SKIPPED = 77 };
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "line %d: %s: %s\n", __LINE__, #condition, err.message);                                   \
-            return 1;                                                                                                  \
-        }                                                                                                              \
-    } while (0)
 
 static char folder[] = "/tmp/gate-XXXXXX";
 static struct node_handler_options handler_options = { .name = "cluster", .url = "http://site" };
@@ -38,6 +17,17 @@ static struct node_options options = {
     .handlers = &handler_options, .handler_count = 1, .network_mode = "never", .cni_conf_dir = "/nonexistent", .relay_cidrs = ranges,
 };
 static struct node node = { .options = &options, .node_ip = "127.0.0.1" };
+
+/* Before each test, in its own process. */
+static void begin_node(void)
+{
+    struct status err = STATUS_INIT;
+
+    node.loop = loop_new(&err);
+    node.pod_cidr = (char *)(uintptr_t) "";
+    options.state_dir = folder;
+    child_reaper_start(node.loop, NULL, NULL, &err);
+}
 
 static void begin(const char *first, const char *second)
 {
@@ -100,6 +90,7 @@ static int try_addresses(void)
     struct status err = STATUS_INIT;
     struct sandbox *a, *b, *c;
 
+    begin_node();
     begin("10.9.0.0/29", "fd00:9::/64");
     CHECK((a = pod("a", 0, &err)) != NULL && a->record->own_addresses);
     CHECK(strcmp(a->record->ip, "10.9.0.2") == 0 && a->record->n_additional_ips == 1 && strcmp(a->record->additional_ips[0], "fd00:9::2") == 0);
@@ -151,6 +142,7 @@ static int try_fallback(void)
     struct status err = STATUS_INIT;
     struct sandbox *a, *b, *c;
 
+    begin_node();
     begin("127.0.0.0/24", NULL);
     CHECK(node.gate->mode == GATE_NODE && strstr(node.gate->why.message, "127.0.0.1") != NULL);
     CHECK((a = pod("a", 8080, &err)) != NULL && strcmp(a->record->ip, "127.0.0.1") == 0 && !a->record->own_addresses);
@@ -174,31 +166,6 @@ static int try_fallback(void)
     CHECK(node.gate->mode > GATE_NODE);
     end();
     return GOOD;
-}
-
-static void in_namespace(int (*test)(void))
-{
-    int status;
-
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-        struct status err = STATUS_INIT;
-        int fd = unshare(CLONE_NEWNET) == 0 ? socket(AF_INET, SOCK_DGRAM, 0) : -1;
-        if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo) < 0)
-            _exit(SKIPPED);
-        node.loop = loop_new(&err);
-        node.pod_cidr = (char *)(uintptr_t) "";
-        options.state_dir = folder;
-        child_reaper_start(node.loop, NULL, NULL, &err);
-        _exit(test());
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    if (WEXITSTATUS(status) == SKIPPED)
-        skip();
-    assert_int_equal(WEXITSTATUS(status), GOOD);
 }
 
 static void addresses(void **state)

@@ -1,51 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Local ranges and the program that gives their connections to one socket. What the kernel must do runs in a network namespace of a
  * child's; where that is refused it is skipped. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <net/if.h>
-#include <sched.h>
-#include <sys/ioctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "in_namespace.h"
 
 #include "io/route.h"
 #include "io/sk_lookup.h"
 #include "io/sock_listeners.h"
-
-enum { GOOD, SKIPPED = 77 };
-
-/* In a network namespace of its own, with a loopback. */
-static void in_namespace(int (*test)(void))
-{
-    int status;
-
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-        int fd = unshare(CLONE_NEWNET) == 0 ? socket(AF_INET, SOCK_DGRAM, 0) : -1;
-        _exit(fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &lo) == 0 ? test() : SKIPPED);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    if (WEXITSTATUS(status) == SKIPPED)
-        skip();
-    assert_int_equal(WEXITSTATUS(status), GOOD);
-}
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "line %d: %s: %s\n", __LINE__, #condition, err.message);                                   \
-            return 1;                                                                                                  \
-        }                                                                                                              \
-    } while (0)
 
 static struct prefix range(const char *text)
 {

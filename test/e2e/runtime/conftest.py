@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-import fcntl
 import os
-import pathlib
-import subprocess
 import tempfile
 
 import pytest
-from serving import TOP, USER, Pod, Serve
-
-IMAGES = pathlib.Path(os.environ.get("INTERLINK_CRI_TEST_IMAGES") or TOP / "build" / "e2e" / "images")
+from serving import USER, Pod, Serve, make_images
 
 
 def pytest_configure(config):
@@ -17,14 +12,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def images():
-    """An OCI layout with small real images; made once, whichever of several test processes comes first."""
-    IMAGES.parent.mkdir(parents=True, exist_ok=True)
-    with (IMAGES.parent / "images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (IMAGES / "index.json").exists():
-            subprocess.run([TOP / "test" / "fixtures" / "images" / "make-images.sh", "build", IMAGES], check=True)
-            subprocess.run(["chmod", "-R", "a+rX", IMAGES], check=True)
-    return IMAGES
+    return make_images()
 
 
 def who():

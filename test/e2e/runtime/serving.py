@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real `interlink-cri serve` in a folder of its own, as root or as an ordinary user."""
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -16,8 +18,26 @@ from cri import Client, container_config, pb, pod_config
 
 TOP = pathlib.Path(__file__).resolve().parents[3]
 BINARY = pathlib.Path(os.environ.get("INTERLINK_CRI_BINARY") or TOP / "build" / "san" / "interlink-cri")
+IMAGES = pathlib.Path(os.environ.get("INTERLINK_CRI_TEST_IMAGES") or TOP / "build" / "e2e" / "images")
 BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
 USER = 54321  # an ordinary user's id without an entry in /etc/passwd
+
+
+def make_images():
+    """An OCI layout with small real images; made once, whichever of several test processes comes first."""
+    IMAGES.parent.mkdir(parents=True, exist_ok=True)
+    with (IMAGES.parent / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (IMAGES / "index.json").exists():
+            subprocess.run([TOP / "test" / "fixtures" / "images" / "make-images.sh", "build", IMAGES], check=True)
+            subprocess.run(["chmod", "-R", "a+rX", IMAGES], check=True)
+    return IMAGES
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 class Serve:

@@ -9,9 +9,9 @@ import time
 
 import grpc
 import pytest
-from serving import Pod, Serve
+from serving import Pod, Serve, free_port
 from cri import Client, pb, refused
-from test_remote import Plugin, free_port
+from test_remote import Plugin
 
 CREATED, STARTED = pb.CONTAINER_CREATED_EVENT, pb.CONTAINER_STARTED_EVENT
 STOPPED, DELETED = pb.CONTAINER_STOPPED_EVENT, pb.CONTAINER_DELETED_EVENT

@@ -1,20 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pod at another place: a plugin of its own, an agent that calls in over TLS and gets its image over that connection."""
 import os
-import socket
 import subprocess
 import tempfile
 import time
 
 import pytest
 from cri import pb, refused
-from serving import Pod, Serve
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+from serving import Pod, Serve, free_port
 
 
 class Plugin:

@@ -4,7 +4,6 @@ state."""
 import configparser
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,7 +11,7 @@ import time
 import pytest
 from cri import pb
 from kubelet_dir import Kubelet
-from serving import TOP, Pod, Serve
+from serving import TOP, Pod, Serve, free_port
 
 UNIT = TOP / "deploy" / "interlink-cri-remote-only.conf"
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="what root may do is taken away from root")
@@ -40,12 +39,6 @@ class Node(Serve):
         script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec "$@"'
         return ["unshare", "-m", "--propagation", "private", "sh", "-c", script, str(self.root), "setpriv", "--no-new-privs",
                 "--bounding-set", "-all," + caps, "--inh-caps=-all", *super().command(*arguments)]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ import time
 
 import grpc
 import pytest
-from conftest import IMAGES
 from cri import pb, refused
-from serving import BUSYBOX, Pod
+from serving import BUSYBOX, IMAGES, Pod
 from test_contexts import linux, said
 
 GROUPS_IMAGE = "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest"  # uid 1000 is in group 50000

@@ -2,7 +2,6 @@
 """Volumes of pods whose job runs where the node's folders are not to be seen."""
 import hashlib
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -10,15 +9,9 @@ import time
 import pytest
 from cri import pb, refused
 from kubelet_dir import Elsewhere, Kubelet, Node, Wire, mount, wait
-from serving import USER, Pod
+from serving import USER, Pod, free_port
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="mount namespaces of a node and of another machine are made as root")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="module", params=["root", "user"])

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pods through `serve`, our plugin and a real Slurm, with real agents and real containers."""
-import fcntl
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,28 +10,15 @@ import time
 import grpc
 import pytest
 from cri import pb, pod_config, refused
-from serving import TOP, Pod, Serve
+from serving import Pod, Serve, free_port, make_images
 from slurm_site import NOBODY, Plugin, until
 
-IMAGES = pathlib.Path(os.environ.get("INTERLINK_CRI_TEST_IMAGES") or TOP / "build" / "e2e" / "images")
 LOOP = ("sh", "-c", "echo hello; trap 'echo bye; exit 4' TERM; while :; do sleep 0.05; done")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
 def images():
-    IMAGES.parent.mkdir(parents=True, exist_ok=True)
-    with (IMAGES.parent / "images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (IMAGES / "index.json").exists():
-            subprocess.run([TOP / "test" / "fixtures" / "images" / "make-images.sh", "build", IMAGES], check=True)
-            subprocess.run(["chmod", "-R", "a+rX", IMAGES], check=True)
-    return IMAGES
+    return make_images()
 
 
 class Cluster:
