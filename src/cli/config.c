@@ -87,6 +87,8 @@ const struct config_key config_handler_keys[] = {
     { "Name", CONFIG_TEXT, CONFIG_AT_HANDLER(name), "what RuntimeClass.handler says", NULL },
     { "Target", CONFIG_TEXT, CONFIG_AT_HANDLER(url), "local, or the URL of an interLink API", NULL },
     { "Engine", CONFIG_TEXT, CONFIG_AT_HANDLER(engine), "auto, crun or host", NULL },
+    { "JobPer", CONFIG_TEXT, CONFIG_AT_HANDLER(job_per), "what is one job: pod or container", NULL },
+    { "Program", CONFIG_PATH, CONFIG_AT_HANDLER(program), "path of interlink-cri on the machines where jobs run", NULL },
     { "BearerTokenFile", CONFIG_PATH, CONFIG_AT_HANDLER(bearer_token_file), "token for the API", NULL },
     { "CAFile", CONFIG_PATH, CONFIG_AT_HANDLER(ca_file), "who signs the API server (PEM)", NULL },
     { "CertFile", CONFIG_PATH, CONFIG_AT_HANDLER(client_cert_file), "client certificate (PEM)", NULL },
@@ -117,7 +119,7 @@ static const struct {
     { "SidecarPort", "it belongs to the configuration of the interLink API server" },
     { "Sidecarport", "it belongs to the configuration of the interLink API server" },
     { "CRI.RequestTimeout", "kubelet sets its own deadlines (runtimeRequestTimeout): leave it out" },
-    { "JobPer", "not offered yet: every pod is one job" },
+    { "JobPer", "it belongs to a handler: below Handlers" },
 };
 
 /* Upstream's documents write some keys in two ways. */
@@ -327,7 +329,7 @@ static bool config_put_handlers(struct config *c, const struct json *j, struct s
         return false;
     struct node_handler_options *handlers = ARENA_ARRAY(&c->arena, struct node_handler_options, j->count + 1u);
     for (JSON_EACH(item, j)) {
-        handlers[n] = (struct node_handler_options){ "", "", "", "", "", "", "", NULL };
+        handlers[n] = (struct node_handler_options){ "", "", "", "", "", "", "", "", "", NULL };
         if (!config_put_object(c, item, "", config_handler_keys, config_handler_key_count, &handlers[n], err) ||
             !config_check_handler(item, &handlers[n], err))
             return false;

@@ -170,6 +170,14 @@ bool config_check_handler(const struct json *j, struct node_handler_options *han
         known = known || strcmp(handler->engine, engines[i]) == 0;
     if (!known)
         return json_fail(json_member(j, "Engine"), err, "wanted auto, crun or host, found \"%.64s\"", handler->engine);
+    if (*handler->job_per != '\0' && strcmp(handler->job_per, "pod") != 0 && strcmp(handler->job_per, "container") != 0)
+        return json_fail(json_member(j, "JobPer"), err, "wanted pod or container, found \"%.64s\"", handler->job_per);
+    if (*handler->url == '\0' && *handler->job_per != '\0' && strcmp(handler->job_per, "pod") != 0)
+        return json_fail(json_member(j, "JobPer"), err, "handler %s runs its pods on this machine: a pod is one job there",
+                         handler->name);
+    if (*handler->url == '\0' && *handler->program != '\0')
+        return json_fail(json_member(j, "Program"), err, "handler %s runs its pods on this machine, with this very program",
+                         handler->name);
     if ((*handler->client_cert_file == '\0') != (*handler->client_key_file == '\0'))
         return json_fail(j, err, "handler %s: CertFile and KeyFile go together", handler->name);
     return true;
@@ -235,7 +243,7 @@ static bool config_make_handlers(struct config *c, struct status *err)
 
     if (n > 0)
         memcpy(handlers, c->node.handlers, n * sizeof *handlers);
-    *one = (struct node_handler_options){ "local", "", "", "", "", "", "", NULL };
+    *one = (struct node_handler_options){ "local", "", "", "", "", "", "", "", "", NULL };
     if (*c->upstream.address != '\0') {
         if (!config_is_label(c->upstream.handler))
             return status_set(err, STATUS_INVALID_ARGUMENT,

@@ -142,7 +142,7 @@ static void test_refused(void **state)
     refused("Socket: /x\nStateDr: /y\n", "test.yaml: line 2, column 1: StateDr: no such key, did you mean StateDir?");
     refused("Images:\n  Dri: /y\n", "test.yaml: line 2, column 3: Images.Dri: no such key, did you mean Dir?");
     refused("Zzzzzzz: 1\n", "test.yaml: line 1, column 1: Zzzzzzz: no such key");
-    refused("JobPer: pod\n", "test.yaml: line 1, column 1: JobPer: not offered yet: every pod is one job");
+    refused("JobPer: pod\n", "test.yaml: line 1, column 1: JobPer: it belongs to a handler: below Handlers");
     refused("Kubeconfig: x\n", "test.yaml: line 1, column 1: Kubeconfig: wanted an absolute path, found \"x\"");
     refused("Node: {Name: Edge_1}\n", "Node.Name \"Edge_1\": wanted lower-case letters, digits, dashes and dots");
     refused("Node: {Capacity: yes}\n", "test.yaml: line 1, column 8: Node.Capacity: wanted a boolean, found a string");
@@ -153,9 +153,13 @@ static void test_refused(void **state)
     refused("Sidecarport: 1\n",
             "test.yaml: line 1, column 1: Sidecarport: it belongs to the configuration of the interLink API server");
     refused("Handlers:\n- Name: a\n  Target: local\n  Jobper: pod\n",
-            "test.yaml: line 4, column 3: Handlers[0].Jobper: no such key");
-    refused("Handlers:\n- Name: a\n  Target: local\n  JobPer: pod\n",
-            "test.yaml: line 4, column 3: Handlers[0].JobPer: not offered yet: every pod is one job");
+            "test.yaml: line 4, column 3: Handlers[0].Jobper: no such key, did you mean JobPer?");
+    refused("Handlers:\n- Name: a\n  Target: http://x\n  JobPer: step\n",
+            "test.yaml: line 4, column 3: Handlers[0].JobPer: wanted pod or container, found \"step\"");
+    refused("Handlers:\n- Name: a\n  Target: local\n  JobPer: container\n",
+            "test.yaml: line 4, column 3: Handlers[0].JobPer: handler a runs its pods on this machine: a pod is one job there");
+    refused("Handlers:\n- Name: a\n  Target: local\n  Program: /x\n",
+            "test.yaml: line 4, column 3: Handlers[0].Program: handler a runs its pods on this machine, with this very program");
     refused("StateDir: relative\n", "test.yaml: line 1, column 1: StateDir: wanted an absolute path, found \"relative\"");
     refused("StateDir: [1]\n", "test.yaml: line 1, column 1: StateDir: wanted a string, found an array");
     refused("LogLevel: loud\n", "test.yaml: line 1, column 1: LogLevel: wanted error, warn, info or debug, found \"loud\"");
