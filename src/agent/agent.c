@@ -33,6 +33,8 @@ struct agent_program {
     bool leaving;
     int exit_code;
     int64_t terminated_ms; /* the last TERM that counted; monotonic */
+    struct status dial_fault; /* last told */
+    int64_t dial_fault_ms; /* monotonic */
 };
 
 /* ---- settings ---- */
@@ -215,6 +217,19 @@ static void agent_on_close(void *arg, const struct status *err)
     agent_redial(p);
 }
 
+/* Whoever reads the job's log should know why nothing comes of the pod, and not have to read it again every second. */
+static void agent_tell_fault(struct agent_program *p, const struct status *err)
+{
+    int64_t now = clock_mono_ms();
+
+    if (p->dial_fault_ms != 0 && now - p->dial_fault_ms < AGENT_FAULT_AGAIN_MS &&
+        strcmp(p->dial_fault.message, err->message) == 0)
+        return;
+    p->dial_fault = *err;
+    p->dial_fault_ms = now;
+    log_warn(AGENT_FAULT_WORDS "%s", err->message);
+}
+
 static void agent_on_dialled(void *arg, struct stream *stream, struct str early, const struct status *err, bool refused)
 {
     struct agent_program *p = arg;
@@ -228,7 +243,8 @@ static void agent_on_dialled(void *arg, struct stream *stream, struct str early,
 
     p->dial = NULL;
     if (err == NULL) {
-        log_debug("connected to %s", p->relay);
+        log_info("connected to the node: %s", p->relay);
+        p->dial_fault_ms = 0;
         p->agent.greeted = false;
         p->conn = rpc_conn_new(p->agent.loop, stream, &options, early);
         agent_settle(&p->agent.settle, p->agent.loop);
@@ -236,7 +252,7 @@ static void agent_on_dialled(void *arg, struct stream *stream, struct str early,
         log_info("the node does not know this pod any more: %s", err->message);
         agent_ending_start(&p->agent, 0, NULL);
     } else {
-        log_debug("cannot reach %s: %s", p->relay, err->message);
+        agent_tell_fault(p, err);
         agent_redial(p);
     }
 }

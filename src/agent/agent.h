@@ -27,6 +27,9 @@
 #define AGENT_EXIT_MACHINE 71      /* the machine refuses something basic (EX_OSERR) */
 #define AGENT_EXIT_TERMINATED 143  /* ended by SIGTERM or SIGINT, containers stopped before */
 
+/* A line of its log with these words says why it has not called in. */
+#define AGENT_FAULT_WORDS "cannot reach the node: "
+
 /* The arguments are main's own, all of them: the program runs itself once more with them (isolate.h). */
 int agent_main(int argc, char **argv);
 

@@ -408,6 +408,8 @@
 #define AGENT_REDIAL_MIN_MS 50
 #define AGENT_REDIAL_UNIX_MAX_MS 500
 #define AGENT_REDIAL_MAX_MS 5000
+/* The same fault is told again after this. */
+#define AGENT_FAULT_AGAIN_MS 60000
 /* After a connection or a container's change: the code that these need is not needed any more. */
 #define AGENT_SETTLE_MS 1000
 /* A relay elsewhere: to keep state in firewalls, and to notice a machine that fell over. */

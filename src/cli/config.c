@@ -93,6 +93,7 @@ const struct config_key config_handler_keys[] = {
     { "CAFile", CONFIG_PATH, CONFIG_AT_HANDLER(ca_file), "who signs the API server (PEM)", NULL },
     { "CertFile", CONFIG_PATH, CONFIG_AT_HANDLER(client_cert_file), "client certificate (PEM)", NULL },
     { "KeyFile", CONFIG_PATH, CONFIG_AT_HANDLER(client_key_file), "its key (PEM)", NULL },
+    { "Proxy", CONFIG_TEXT, CONFIG_AT_HANDLER(proxy), "HTTP proxy to the API; none: no proxy", NULL },
     { "SharedPaths", CONFIG_PATHS, CONFIG_AT_HANDLER(shared_paths), "instead of those for all handlers", NULL },
 };
 const size_t config_handler_key_count = COUNT_OF(config_handler_keys);
@@ -329,7 +330,7 @@ static bool config_put_handlers(struct config *c, const struct json *j, struct s
         return false;
     struct node_handler_options *handlers = ARENA_ARRAY(&c->arena, struct node_handler_options, j->count + 1u);
     for (JSON_EACH(item, j)) {
-        handlers[n] = (struct node_handler_options){ "", "", "", "", "", "", "", "", "", NULL };
+        handlers[n] = (struct node_handler_options){ "", "", "", "", "", "", "", "", "", "", NULL };
         if (!config_put_object(c, item, "", config_handler_keys, config_handler_key_count, &handlers[n], err) ||
             !config_check_handler(item, &handlers[n], err))
             return false;

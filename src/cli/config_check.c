@@ -146,6 +146,18 @@ static const char *config_url_fault(const char *url)
     return NULL;
 }
 
+/* What libcurl makes of other schemes needs more than is built in. */
+static bool config_check_proxy(const struct json *j, const char *proxy, struct status *err)
+{
+    const char *rest = str_starts(proxy, "http://") ? proxy + 7 : proxy;
+
+    if (*proxy == '\0' || strcmp(proxy, "none") == 0)
+        return true;
+    if (*rest == '\0' || strstr(rest, "://") != NULL || strpbrk(rest, "/ \t\r\n\"<>?#") != NULL)
+        return json_fail(json_member(j, "Proxy"), err, "wanted http://[USER:PASSWORD@]HOST[:PORT], or none");
+    return true;
+}
+
 bool config_check_handler(const struct json *j, struct node_handler_options *handler, struct status *err)
 {
     static const char *const engines[] = { "", "auto", "crun", "host" };
@@ -180,7 +192,7 @@ bool config_check_handler(const struct json *j, struct node_handler_options *han
                          handler->name);
     if ((*handler->client_cert_file == '\0') != (*handler->client_key_file == '\0'))
         return json_fail(j, err, "handler %s: CertFile and KeyFile go together", handler->name);
-    return true;
+    return config_check_proxy(j, handler->proxy, err);
 }
 
 bool config_check_mirror(const struct json *j, const struct registry_mirror *mirror, struct status *err)
@@ -243,7 +255,7 @@ static bool config_make_handlers(struct config *c, struct status *err)
 
     if (n > 0)
         memcpy(handlers, c->node.handlers, n * sizeof *handlers);
-    *one = (struct node_handler_options){ "local", "", "", "", "", "", "", "", "", NULL };
+    *one = (struct node_handler_options){ "local", "", "", "", "", "", "", "", "", "", NULL };
     if (*c->upstream.address != '\0') {
         if (!config_is_label(c->upstream.handler))
             return status_set(err, STATUS_INVALID_ARGUMENT,

@@ -151,6 +151,7 @@ static void doctor_ping_target(struct doctor *d, struct loop *loop, const struct
         .ca_file = o->ca_file,
         .client_cert_file = o->client_cert_file,
         .client_key_file = o->client_key_file,
+        .proxy = o->proxy,
         .remote = true,
     };
     struct doctor_ping ping = { .text = "" };

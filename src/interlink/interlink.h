@@ -38,6 +38,7 @@ struct interlink_target_options {
     const char *bearer_token_file; /* "": none; read again whenever it changes */
     const char *ca_file;           /* "": the system's */
     const char *client_cert_file, *client_key_file; /* "": none */
+    const char *proxy; /* "http://host:port"; "" or NULL: as the environment says; "none": no proxy. Not for a unix socket */
     /* The pace of the status query. A remote target is never asked faster than INTERLINK_POLL_REMOTE_MS whatever is
      * set here, because plugins keep one answer for ten seconds whichever pods are asked for. */
     bool remote;

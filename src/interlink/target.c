@@ -44,6 +44,14 @@ static int64_t target_pace(int64_t wanted, bool remote, int64_t local_default)
     return wanted > INTERLINK_POLL_REMOTE_MS ? wanted : INTERLINK_POLL_REMOTE_MS;
 }
 
+/* As struct http_client_options wants it. */
+static const char *target_proxy(const struct interlink_target *t, const char *wanted)
+{
+    if (t->unix_socket[0] != '\0' || (wanted != NULL && strcmp(wanted, "none") == 0))
+        return "";
+    return wanted != NULL && *wanted != '\0' ? wanted : NULL;
+}
+
 struct interlink_target *interlink_target_new(struct loop *loop, const struct interlink_target_options *options,
                                               struct status *err)
 {
@@ -71,7 +79,7 @@ struct interlink_target *interlink_target_new(struct loop *loop, const struct in
         .ca_path = options->ca_file,
         .cert_path = options->client_cert_file,
         .key_path = options->client_key_file,
-        .proxy = t->unix_socket[0] != '\0' ? "" : NULL,
+        .proxy = target_proxy(t, options->proxy),
     };
     t->http = http_client_new(loop, &http);
     http.connections_max = http.host_connections_max = INTERLINK_LOG_STREAMS_MAX;

@@ -34,9 +34,14 @@ void der_wrap(struct buf *out, unsigned tag, struct buf *value);
 struct der_certificate {
     struct str spki;       /* SubjectPublicKeyInfo, tag and length included */
     struct str extensions; /* the content of Extensions; empty when there are none */
+    struct str validity;   /* the content of Validity */
 };
 bool der_certificate_parse(struct str certificate, struct der_certificate *out);
 /* Whether subjectAltName holds that iPAddress (4 or 16 bytes). */
 bool der_certificate_has_ip(const struct der_certificate *c, const void *ip, size_t n);
+/* Whether it holds that dNSName, or one whose first label is "*" (RFC 9525 section 6.3). A common name is none. */
+bool der_certificate_has_dns(const struct der_certificate *c, const char *host);
+/* -1: not valid yet at that time (seconds since the epoch); 1: not any more; 0: valid, or it cannot be told. */
+int der_certificate_when(const struct der_certificate *c, int64_t seconds);
 
 #endif

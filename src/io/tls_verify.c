@@ -15,6 +15,7 @@ struct tls_verifier {
     struct buf leaf;
     size_t index; /* of the certificate that is coming in */
     bool name_differs;
+    int leaf_when; /* with BR_ERR_X509_EXPIRED, as der_certificate_when() */
     int result; /* of the last chain; 0 when it was good */
 };
 
@@ -35,7 +36,7 @@ const char *tls_error_text(int br_err)
     case BR_ERR_BAD_FINISHED: return "the peer does not hold the key of its certificate";
     case BR_ERR_NO_CLIENT_AUTH: return "the peer sent no client certificate";
     case BR_ERR_RECV_FATAL_ALERT + 40:
-        return "the peer refused the handshake (no cipher suite in common, or it wants a client certificate)";
+        return "the peer refused the handshake (it speaks no TLS as new as 1.2, has no cipher suite in common with us, or wants a client certificate)";
     case BR_ERR_RECV_FATAL_ALERT + 42:
     case BR_ERR_RECV_FATAL_ALERT + 43:
     case BR_ERR_RECV_FATAL_ALERT + 46: return "the peer does not accept our certificate";
@@ -88,8 +89,11 @@ bool tls_verifier_failed(const struct tls_verifier *v, struct status *err)
                                                             : "the certificate of %s was issued for another name", v->host);
         break;
     case BR_ERR_X509_EXPIRED:
-        status_set(err, STATUS_UNAUTHENTICATED, "the certificate of %s has expired or is not valid yet; check this "
-                   "machine's clock too", v->host);
+        status_set(err, STATUS_UNAUTHENTICATED, "%s of %s %s; check this machine's clock too",
+                   v->leaf_when != 0 ? "the certificate" : "a certificate in the chain", v->host,
+                   v->leaf_when < 0   ? "is not valid yet"
+                   : v->leaf_when > 0 ? "has expired"
+                                      : "has expired or is not valid yet");
         break;
     default: status_set(err, STATUS_UNAUTHENTICATED, "certificate of %s: %s", v->host, tls_error_text(v->result)); break;
     }
@@ -172,8 +176,11 @@ static int tls_verifier_judge(struct tls_verifier *v)
         return BR_ERR_X509_EMPTY_CHAIN;
     if (v->trust->kind == TLS_TRUST_ANCHORS) {
         code = (int)v->minimal.vtable->end_chain(&v->minimal.vtable);
-        if (code == 0 && v->ip_n > 0 &&
-            (!der_certificate_parse(leaf, &parts) || !der_certificate_has_ip(&parts, v->ip, v->ip_n)))
+        if (!der_certificate_parse(leaf, &parts))
+            return code != 0 ? code : BR_ERR_X509_UNEXPECTED;
+        v->leaf_when = der_certificate_when(&parts, clock_real_ns() / 1000000000);
+        /* Names are those of subjectAltName alone (RFC 9525 section 2): BearSSL would take a common name, too. */
+        if (code == 0 && (v->ip_n > 0 ? !der_certificate_has_ip(&parts, v->ip, v->ip_n) : !der_certificate_has_dns(&parts, v->host)))
             code = BR_ERR_X509_BAD_SERVER_NAME;
         return code == 0 && v->name_differs ? BR_ERR_X509_BAD_SERVER_NAME : code;
     }

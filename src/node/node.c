@@ -178,6 +178,7 @@ static bool node_start_handler(struct node *node, struct handler *handler, const
                                                            .ca_file = o->ca_file,
                                                            .client_cert_file = o->client_cert_file,
                                                            .client_key_file = o->client_key_file,
+                                                           .proxy = o->proxy,
                                                            .remote = !handler->local,
                                                        }, err);
     return handler->target != NULL;

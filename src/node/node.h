@@ -73,6 +73,7 @@ struct node_handler_options {
     const char *job_per; /* "" and "pod": a pod is a job whose agent makes its containers; "container": each container is a job */
     const char *program; /* path of this program on the machines where jobs run; "": not known */
     const char *bearer_token_file, *ca_file, *client_cert_file, *client_key_file; /* "" when none */
+    const char *proxy; /* to the API: "": as the environment says; "none": no proxy; else http://[USER:PASSWORD@]HOST[:PORT] */
     const char *const *shared_paths; /* what means the same where its pods run; NULL-terminated, or NULL for nothing */
 };
 struct node_streaming_options {

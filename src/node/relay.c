@@ -96,22 +96,31 @@ static void relay_on_accept_unix(void *arg, int fd)
     http_server_accept_fd(relay->server, fd);
 }
 
-static void relay_on_accept_tcp(void *arg, int fd)
+void relay_accept(struct relay *relay, struct stream *stream)
 {
-    struct relay *relay = arg;
     struct status err = STATUS_INIT;
 
     /* Before a handshake is begun, for it costs most. */
-    struct stream *stream = stream_of_fd(relay->loop, fd, &err);
-    if (stream != NULL && http_server_connections(relay->server) >= RELAY_PENDING_MAX) {
+    if (http_server_connections(relay->server) >= RELAY_PENDING_MAX) {
         log_warn("relay: %s turned away: too many connections have not proved yet who they are", stream->peer);
         stream_free(stream);
         return;
     }
-    if (stream != NULL)
-        stream = tls_server(relay->loop, stream, relay->identity, RELAY_HEAD_TIMEOUT_MS, &err);
+    stream = tls_server(relay->loop, stream, relay->identity, RELAY_HEAD_TIMEOUT_MS, &err);
     if (stream != NULL)
         http_server_accept(relay->server, stream);
+    else
+        log_warn("relay: %s", err.message);
+}
+
+static void relay_on_accept_tcp(void *arg, int fd)
+{
+    struct relay *relay = arg;
+    struct status err = STATUS_INIT;
+    struct stream *stream = stream_of_fd(relay->loop, fd, &err);
+
+    if (stream != NULL)
+        relay_accept(relay, stream);
     else
         log_warn("relay: %s", err.message);
 }

@@ -27,6 +27,7 @@ struct dial {
     size_t candidate_count, candidate_next;
     struct stream *stream; /* owned */
     bool is_tls;
+    bool carried; /* by a stream that was there before */
     struct http1 answer;
     struct buf out, in, body;
     int http_status;
@@ -56,7 +57,10 @@ static void dial_fail(struct dial *d, const struct status *err, bool refused)
 {
     struct status told = *err;
 
-    status_prefix(&told, "relay %s", d->options.address);
+    if (d->proxy.host[0] != '\0')
+        status_prefix(&told, "relay %s through HTTP proxy %s:%u", d->options.address, d->proxy.host, d->proxy.port);
+    else
+        status_prefix(&told, "relay %s%s", d->options.address, d->address.is_unix || d->carried ? "" : " (no proxy)");
     d->options.on_done(d->options.arg, NULL, STR(""), &told, refused);
     dial_free(d);
 }
@@ -113,6 +117,21 @@ static void dial_succeed(struct dial *d)
     dial_free(d);
 }
 
+/* What to do about a proxy's refusal. */
+static const char *dial_proxy_hint(int http_status)
+{
+    switch (http_status) {
+    case 407: return " (it wants a user and a password: https_proxy=http://USER:PASSWORD@HOST:PORT)";
+    case 403:
+    case 405:
+    case 501: return " (it does not open connections to this host and port: no_proxy says which are dialled directly)";
+    case 502:
+    case 503:
+    case 504: return " (it does not reach the relay either)";
+    default: return "";
+    }
+}
+
 static void dial_refuse(struct dial *d)
 {
     struct status err = STATUS_INIT;
@@ -125,9 +144,9 @@ static void dial_refuse(struct dial *d)
             d->body.p[i] = ' ';
     while (d->body.n > 0 && d->body.p[d->body.n - 1] == ' ')
         d->body.n--;
-    status_set(&err, for_good ? http_to_status_code(status) : STATUS_UNAVAILABLE, "%s %d %s%s%s",
+    status_set(&err, for_good ? http_to_status_code(status) : STATUS_UNAVAILABLE, "%s %d %s%s%s%s",
                d->phase == DIAL_TUNNEL ? "the HTTP proxy answers" : "it answers", status, http_reason(status),
-               d->body.n > 0 ? ": " : "", buf_cstr(&d->body));
+               d->body.n > 0 ? ": " : "", buf_cstr(&d->body), d->phase == DIAL_TUNNEL ? dial_proxy_hint(status) : "");
     dial_fail(d, &err, for_good);
 }
 
@@ -321,7 +340,7 @@ static void dial_on_connected(void *arg, int fd, const struct status *connect_er
         err = *connect_err;
         err.code = STATUS_UNAVAILABLE;
         if (d->proxy.host[0] != '\0')
-            status_prefix(&err, "HTTP proxy %s:%u", d->proxy.host, d->proxy.port);
+            status_prefix(&err, "the HTTP proxy is not reached");
         dial_fail(d, &err, false);
         return;
     }
@@ -371,7 +390,7 @@ static const char *dial_copy(struct dial *d, const char *text)
     return arena_strdup(&d->arena, text != NULL ? text : "");
 }
 
-struct dial *dial_start(struct loop *loop, const struct dial_options *options)
+static struct dial *dial_new(struct loop *loop, const struct dial_options *options)
 {
     struct dial *d = xcalloc(1, sizeof *d);
     struct dial_options *o = &d->options;
@@ -385,6 +404,14 @@ struct dial *dial_start(struct loop *loop, const struct dial_options *options)
     o->token = dial_copy(d, o->token);
     if (o->proxy != NULL)
         o->proxy = dial_copy(d, o->proxy);
+    return d;
+}
+
+struct dial *dial_start(struct loop *loop, const struct dial_options *options)
+{
+    struct dial *d = dial_new(loop, options);
+    const struct dial_options *o = &d->options;
+
     if (!dial_check(d, &d->err)) {
         deferred_start(loop, &d->failed, dial_on_failed, d);
         return d;
@@ -396,6 +423,26 @@ struct dial *dial_start(struct loop *loop, const struct dial_options *options)
     }
     timer_start(loop, &d->timer, o->timeout_ms > 0 ? o->timeout_ms : DIAL_TIMEOUT_MS, dial_on_timeout, d);
     lookup_start(loop, &d->lookup, &first, dial_on_found, d);
+    return d;
+}
+
+struct dial *dial_start_on(struct loop *loop, struct stream *stream, const struct dial_options *options)
+{
+    struct dial *d = dial_new(loop, options);
+    const struct dial_options *o = &d->options;
+
+    d->carried = true;
+    d->phase = DIAL_UPGRADE;
+    d->stream = stream;
+    strcpy(d->address.host, "relay");
+    if (!tls_pin_valid(o->pin)) {
+        status_set(&d->err, STATUS_INVALID_ARGUMENT, "there is no pin of its key to know it by");
+        deferred_start(loop, &d->failed, dial_on_failed, d);
+        return d;
+    }
+    timer_start(loop, &d->timer, o->timeout_ms > 0 ? o->timeout_ms : DIAL_TIMEOUT_MS, dial_on_timeout, d);
+    if (!dial_begin_upgrade(d, &d->err))
+        deferred_start(loop, &d->failed, dial_on_failed, d);
     return d;
 }
 

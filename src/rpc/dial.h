@@ -39,6 +39,9 @@ struct dial_options {
 
 /* Needs child_reaper_start() when the address or the proxy is a name (it is looked up in a worker). */
 struct dial *dial_start(struct loop *loop, const struct dial_options *options);
+/* The same over a connection that is there already, which it takes (also on failure): a command that the node has run. What carries it
+ * need not be safe from others, so a pin is needed and TLS is spoken; `address` is only what messages call it. */
+struct dial *dial_start_on(struct loop *loop, struct stream *stream, const struct dial_options *options);
 void dial_cancel(struct dial *dial); /* NULL is fine */
 
 #endif

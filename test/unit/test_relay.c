@@ -457,14 +457,14 @@ static void test_proxy(void **state)
     dial(f, (struct dial_options){ .address = "relay.example:443", .pin = fixture_ec_pin, .proxy = proxy });
     expect_error(f, STATUS_UNAVAILABLE, false, "bytes of its own");
     dial(f, (struct dial_options){ .address = "relay.example:443", .pin = fixture_ec_pin, .proxy = "http://127.0.0.1:1" });
-    expect_error(f, STATUS_UNAVAILABLE, false, "HTTP proxy 127.0.0.1:1");
+    expect_error(f, STATUS_UNAVAILABLE, false, "through HTTP proxy 127.0.0.1:1: the HTTP proxy is not reached");
     dial(f, (struct dial_options){ .address = "relay.example:443", .pin = fixture_ec_pin, .proxy = "https://127.0.0.1:1" });
     expect_error(f, STATUS_INVALID_ARGUMENT, false, "only http:// proxies");
     /* From the environment. */
     setenv("https_proxy", proxy, 1);
     f->canned_reply = "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
     dial(f, (struct dial_options){ .address = "relay.example:443", .pin = fixture_ec_pin });
-    expect_error(f, STATUS_UNAVAILABLE, false, "the HTTP proxy answers 407");
+    expect_error(f, STATUS_UNAVAILABLE, false, "wants a user and a password");
     dial(f, (struct dial_options){ .address = f->address, .pin = fixture_ec_pin });
     expect_connection(f);
     unsetenv("https_proxy");
