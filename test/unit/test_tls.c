@@ -166,6 +166,32 @@ static void test_der(void **state)
     buf_free(&out);
 }
 
+/* A certificate's validity and its names, out of hand-made bytes. */
+static void test_der_certificates(void **state)
+{
+    static const char validity[] = "\x17\x0d" "700101000000Z" "\x18\x0f" "20500101000000Z";
+    static const char names[] = "\x30\x27\x06\x03\x55\x1d\x11\x04\x20\x30\x1e\x82\x09" "a.example" "\x82\x0b" "*.b.example" "\x87\x04\x7f\x00\x00\x01";
+    const struct der_certificate c = { .validity = { validity, sizeof validity - 1 }, .extensions = { names, sizeof names - 1 } };
+
+    (void)state;
+    assert_int_equal(der_certificate_when(&c, -1), -1);
+    assert_int_equal(der_certificate_when(&c, 0), 0);
+    assert_int_equal(der_certificate_when(&c, 2524608000), 0);
+    assert_int_equal(der_certificate_when(&c, 2524608001), 1);
+    for (size_t n = 0; n < sizeof validity - 1; n++)
+        assert_int_equal(der_certificate_when(&(struct der_certificate){ .validity = { validity, n } }, -1), 0);
+    assert_true(der_certificate_has_dns(&c, "A.example"));
+    assert_true(der_certificate_has_dns(&c, "x.b.example"));
+    assert_false(der_certificate_has_dns(&c, "b.example"));
+    assert_false(der_certificate_has_dns(&c, ".b.example"));
+    assert_false(der_certificate_has_dns(&c, "x.y.b.example"));
+    assert_false(der_certificate_has_dns(&c, "example"));
+    assert_true(der_certificate_has_ip(&c, "\x7f\0\0\1", 4));
+    assert_false(der_certificate_has_dns(&c, "127.0.0.1"));
+    for (size_t n = 0; n < sizeof names - 1; n++)
+        assert_false(der_certificate_has_dns(&(struct der_certificate){ .extensions = { names, n } }, "a.example"));
+}
+
 /* ---- streams ---- */
 
 struct end {
@@ -559,6 +585,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_identities), cmocka_unit_test(test_load_or_create), cmocka_unit_test(test_pins),
         cmocka_unit_test(test_trust),      cmocka_unit_test(test_der),            TEST(test_exchanges),
+        cmocka_unit_test(test_der_certificates),
         TEST(test_refusals),               TEST(test_back_pressure),              TEST(test_freed_with_bytes_inside),
         TEST(test_cut),                    TEST(test_bad_peers),                  TEST(test_timeout),
     };

@@ -197,7 +197,7 @@ def world():
         "mistrusting": demanding,
         "old": API(context(good, maximum=ssl.TLSVersion.TLSv1_1)),
         "plain": API(),
-        "truncated": Canned(b"\x16\x03\x03\x00\x50\x02\x00\x00\x4c\x03\x03")  # the head of a hello,
+        "truncated": Canned(b"\x16\x03\x03\x00\x50\x02\x00\x00\x4c\x03\x03"),  # the head of a hello
         "garbage": Canned(b"SSH-2.0-OpenSSH_9.2\r\n" * 20),
         "mismatch": demanding,
     }
