@@ -25,6 +25,14 @@ bool agent_usable(const struct agent *agent, struct status *err)
 
 /* ---- the pod ---- */
 
+/* What batch systems tell their jobs; plugins may not know it. Never NULL. */
+static char *agent_job_variable(struct arena *arena, const char *name)
+{
+    const char *value = getenv(name);
+
+    return arena_strdup(arena, value != NULL ? value : "");
+}
+
 static void agent_on_hello(void *context, struct rpc_call *call, const ProtobufCMessage *request)
 {
     struct agent *agent = context;
@@ -40,6 +48,8 @@ static void agent_on_hello(void *context, struct rpc_call *call, const ProtobufC
     response.engine_reason = agent->engine != NULL ? agent->engine_reason : agent->engine_error.message;
     response.rootless = agent->engine != NULL && engine_rootless(agent->engine);
     response.hostname = agent->machine_name;
+    response.job_id = agent_job_variable(arena, "SLURM_JOB_ID");
+    response.job_nodes = agent_job_variable(arena, "SLURM_JOB_NODELIST");
     response.cgroup_driver = arena_strdup(arena, agent->engine != NULL ? engine_cgroups(agent->engine) : "none");
     response.containers = ARENA_ARRAY(arena, Interlink__Agent__V1__ContainerState *, agent->containers.count + 1);
     while (strmap_next(&agent->containers, &it)) {

@@ -92,7 +92,7 @@ struct interlink_job_state {
     const char *reason, *message;    /* of the container that decided the phase, or the error */
     int exit_code;                   /* TERMINATED: the first main container's that is not 0, else 0 */
     int64_t started_ns, finished_ns; /* 0: not told */
-    const char *jid;                 /* "" when never told */
+    const char *jid, *nodes;         /* "" when never told */
     const struct interlink_container_state *containers, *init_containers;
     size_t container_count, init_container_count;
 };

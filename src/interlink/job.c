@@ -68,7 +68,7 @@ const struct status *interlink_job_error(const struct interlink_job *job)
 
 static void job_reset_state(struct interlink_job *job)
 {
-    job->state = (struct interlink_job_state){ .reason = "", .message = "", .jid = "" };
+    job->state = (struct interlink_job_state){ .reason = "", .message = "", .jid = "", .nodes = "" };
 }
 
 struct interlink_job *interlink_job_new(struct interlink_target *target, const struct interlink_create *create,
@@ -309,7 +309,7 @@ static void job_set_state(struct interlink_job *job, const struct interlink_pod_
                           const struct interlink_container_state *by)
 {
     struct arena arena = ARENA_INIT;
-    struct interlink_job_state state = { .phase = phase, .reason = "", .message = "" };
+    struct interlink_job_state state = { .phase = phase, .reason = "", .message = "", .nodes = arena_strdup(&arena, s->nodes) };
 
     state.containers = job_copy_states(&arena, s->containers, s->container_count);
     state.container_count = s->container_count;

@@ -72,8 +72,23 @@ static bool message_read_state(const struct json *j, struct interlink_container_
            json_read_string(waiting, "message", &out->message, err);
 }
 
+#define MESSAGE_JOB_SCHEME "job://"
+
+/* "" of what was made by others. */
+static const char *message_nodes(const struct json *list)
+{
+    for (JSON_EACH(item, list)) {
+        const char *id = json_string(json_member(item, "containerID"), "");
+        const char *at = str_starts(id, MESSAGE_JOB_SCHEME) ? strchr(id, '@') : NULL;
+        if (at != NULL)
+            return at + 1;
+    }
+    return "";
+}
+
 static bool message_read_states(struct arena *arena, const struct json *j, const char *name,
-                                struct interlink_container_state **out, size_t *count, struct status *err)
+                                struct interlink_container_state **out, size_t *count, const char **nodes,
+                                struct status *err)
 {
     const struct json *list = NULL;
 
@@ -87,6 +102,8 @@ static bool message_read_states(struct arena *arena, const struct json *j, const
     for (JSON_EACH(item, list))
         if (!json_want(item, JSON_OBJECT, err) || !message_read_state(item, &(*out)[(*count)++], err))
             return false;
+    if (**nodes == '\0')
+        *nodes = message_nodes(list);
     return true;
 }
 
@@ -109,13 +126,14 @@ bool interlink_statuses_read(struct arena *arena, struct str json, struct interl
         struct interlink_pod_status *s = &(*out)[*count];
         if (item->type == JSON_NULL)
             continue;
-        *s = (struct interlink_pod_status){ .name = "", .uid = "", .namespace_ = "", .jid = "" };
+        *s = (struct interlink_pod_status){ .name = "", .uid = "", .namespace_ = "", .jid = "", .nodes = "" };
         if (!json_want(item, JSON_OBJECT, err) || !json_read_string(item, "name", &s->name, err) ||
             !json_read_string(item, "UID", &s->uid, err) ||
             !json_read_string(item, "namespace", &s->namespace_, err) ||
             !json_read_string(item, "JID", &s->jid, err) ||
-            !message_read_states(arena, item, "containers", &s->containers, &s->container_count, err) ||
-            !message_read_states(arena, item, "initContainers", &s->init_containers, &s->init_container_count, err))
+            !message_read_states(arena, item, "containers", &s->containers, &s->container_count, &s->nodes, err) ||
+            !message_read_states(arena, item, "initContainers", &s->init_containers, &s->init_container_count, &s->nodes,
+                                 err))
             return false;
         (*count)++;
     }
@@ -161,9 +179,11 @@ static void message_write_state(struct json_writer *w, const struct interlink_co
     json_write_end(w);
 }
 
-static void message_write_states(struct json_writer *w, const char *key,
+static void message_write_states(struct json_writer *w, const char *key, const struct interlink_pod_status *s,
                                  const struct interlink_container_state *states, size_t count)
 {
+    cleanup_free char *id = *s->nodes != '\0' ? xasprintf(MESSAGE_JOB_SCHEME "%s@%s", s->jid, s->nodes) : xstrdup("");
+
     json_write_member_array(w, key);
     for (size_t i = 0; i < count; i++) {
         json_write_object(w);
@@ -175,6 +195,7 @@ static void message_write_states(struct json_writer *w, const char *key,
         json_write_member_i64(w, "restartCount", 0);
         json_write_member_string(w, "image", "");
         json_write_member_string(w, "imageID", "");
+        message_write_text(w, "containerID", id);
         json_write_end(w);
     }
     json_write_end(w);
@@ -193,8 +214,8 @@ void interlink_statuses_write(struct buf *out, const struct interlink_pod_status
         json_write_member_string(&w, "UID", s->uid);
         json_write_member_string(&w, "namespace", s->namespace_);
         json_write_member_string(&w, "JID", s->jid);
-        message_write_states(&w, "containers", s->containers, s->container_count);
-        message_write_states(&w, "initContainers", s->init_containers, s->init_container_count);
+        message_write_states(&w, "containers", s, s->containers, s->container_count);
+        message_write_states(&w, "initContainers", s, s->init_containers, s->init_container_count);
         json_write_end(&w);
     }
     json_write_end(&w);
@@ -361,3 +382,5 @@ void interlink_log_request_write(struct buf *out, const struct interlink_log_req
     json_write_end(&w);
     json_write_end(&w);
 }
+
+#undef MESSAGE_JOB_SCHEME

@@ -25,11 +25,13 @@ struct interlink_container_state {
 
 struct interlink_pod_status {
     const char *name, *uid, *namespace_, *jid;
+    const char *nodes; /* where the job runs, in the batch system's own notation ("n[1-2]"); "": not told */
     struct interlink_container_state *containers, *init_containers;
     size_t container_count, init_container_count;
 };
 
-/* `null` and an empty body are no pods at all. */
+/* `null` and an empty body are no pods at all. The wire has no field for nodes, and API servers pass on what they know: they travel
+ * as the containers' containerID, "job://JID@NODES", which users of a virtual kubelet see. */
 bool interlink_statuses_read(struct arena *arena, struct str json, struct interlink_pod_status **out, size_t *count,
                              struct status *err);
 void interlink_statuses_write(struct buf *out, const struct interlink_pod_status *statuses, size_t count);

@@ -67,6 +67,7 @@ static void operator_state_sandbox(struct json_writer *w, const struct sandbox *
     operator_state_time(w, "createdAt", record->created_at);
     json_write_member_string(w, "jobUid", record->job_uid);
     json_write_member_string(w, "jobId", record->job_id);
+    json_write_member_string(w, "jobNodes", record->job_nodes);
     json_write_member_bool(w, "jobSubmitted", record->submitted);
     json_write_member_bool(w, "jobDeleted", record->job_deleted);
     json_write_member_string(w, "ip", record->ip);

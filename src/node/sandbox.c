@@ -363,11 +363,28 @@ static void sandbox_on_job_over(struct sandbox *sandbox, const struct interlink_
         sandbox_give_up(sandbox, &err, true); /* what is left of it at the site is cancelled */
 }
 
+/* What names the job at its site. A requeued job moves; one that has no nodes any more has been there. */
+static void sandbox_learn_job(struct sandbox *sandbox, const char *jid, const char *nodes)
+{
+    Interlink__State__V1__Sandbox *record = sandbox->record;
+
+    if ((*jid == '\0' || strcmp(jid, record->job_id) == 0) && (*nodes == '\0' || strcmp(nodes, record->job_nodes) == 0))
+        return;
+    if (*jid != '\0')
+        pb_set(&record->job_id, jid);
+    if (*nodes != '\0') {
+        pb_set(&record->job_nodes, nodes);
+        log_info("pod %.13s: job %s runs on %s", record->id, *record->job_id != '\0' ? record->job_id : record->job_uid, nodes);
+    }
+    sandbox_put(sandbox, NULL);
+}
+
 static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
 {
     struct sandbox *sandbox = arg;
     const char *jid = *state->jid != '\0' ? state->jid : sandbox->record->job_id;
 
+    sandbox_learn_job(sandbox, state->jid, state->phase == INTERLINK_RUNNING ? state->nodes : "");
     switch (state->phase) {
     case INTERLINK_WAITING:
         if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__SUBMITTED &&
@@ -447,6 +464,7 @@ static void sandbox_on_ready_recorded(void *arg, const struct status *err)
 void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello)
 {
     sandbox_reconcile(sandbox, hello);
+    sandbox_learn_job(sandbox, hello->job_id, hello->job_nodes);
     for (LIST_EACH(struct container, c, &sandbox->containers, link))
         container_follow_log(c);
     volumes_on_agent(sandbox, hello);

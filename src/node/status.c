@@ -84,6 +84,7 @@ static void status_sandbox_info(struct arena *arena, const struct sandbox *sandb
     json_write_member_string(&w, "handler", sandbox->handler->options->name);
     json_write_member_string(&w, "jobUid", record->job_uid);
     json_write_member_string(&w, "jobId", record->job_id);
+    json_write_member_string(&w, "jobNodes", record->job_nodes);
     status_job_size(&w, record->size);
     json_write_member_bool(&w, "agentConnected", sandbox->link != NULL && link_ready(sandbox->link));
     json_write_member_string(&w, "message", record->message);

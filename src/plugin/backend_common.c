@@ -82,7 +82,7 @@ static struct interlink_container_state *backend_states(struct arena *arena, con
 
 void backend_status_init(struct arena *arena, const struct interlink_pod *pod, struct interlink_pod_status *out)
 {
-    *out = (struct interlink_pod_status){ .name = pod->name, .uid = pod->uid, .namespace_ = pod->namespace_, .jid = "" };
+    *out = (struct interlink_pod_status){ .name = pod->name, .uid = pod->uid, .namespace_ = pod->namespace_, .jid = "", .nodes = "" };
     out->containers = backend_states(arena, pod->containers, pod->container_count);
     out->container_count = pod->container_count;
     out->init_containers = backend_states(arena, pod->init_containers, pod->init_container_count);

@@ -356,6 +356,7 @@ static void slurm_status(void *self, struct arena *arena, const struct interlink
     slurm_nudge(job);
     slurm_poll_demand(slurm);
     out->jid = arena_strdup(arena, job->jid);
+    out->nodes = arena_strdup(arena, job->info.nodes);
     for (size_t i = 0; i < out->container_count; i++)
         if (strcmp(out->containers[i].name, job->container) == 0)
             slurm_fill_state(job, arena, &out->containers[i]);

@@ -267,7 +267,7 @@ static void test_states(void **state)
     static const char json[] =
         "[null,{\"UID\":\"u\",\"JID\":\"4711\",\"containers\":["
         "{\"name\":\"a\",\"state\":{\"waiting\":{\"reason\":\"Priority\",\"message\":\"12 ahead\"}}},"
-        "{\"name\":\"b\",\"state\":{\"running\":{\"startedAt\":\"2026-11-24T03:29:36Z\"}}},"
+        "{\"name\":\"b\",\"containerID\":\"job://4711@n[1-2]\",\"state\":{\"running\":{\"startedAt\":\"2026-11-24T03:29:36Z\"}}},"
         "{\"name\":\"c\",\"state\":{}},{\"name\":\"d\"},"
         "{\"name\":\"e\",\"state\":{\"running\":{\"startedAt\":\"0001-01-01T00:00:00Z\"}}}],"
         "\"initContainers\":[{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":137,\"signal\":9,\"reason\":\"Error\"}}}]}]";
@@ -284,6 +284,7 @@ static void test_states(void **state)
             fail_msg("%s", err.message);
         assert_int_equal(count, 1);
         assert_string_equal(s->jid, "4711");
+        assert_string_equal(s->nodes, "n[1-2]");
         assert_int_equal(s->containers[0].phase, INTERLINK_WAITING);
         assert_string_equal(s->containers[0].message, "12 ahead");
         assert_int_equal(s->containers[1].phase, INTERLINK_RUNNING);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pods through `serve`, our plugin and a real Slurm, with real agents and real containers."""
+import json
 import os
 import pathlib
 import shutil
@@ -88,6 +89,9 @@ def state(cri, pod):
 def test_run_exec_logs_stop(cluster, cri):
     pod = Pod(cluster.serve, cri, "web")
     jid = cluster.job_of(pod.id)
+    said = json.loads(state(cri, pod).info["info"])
+    assert (said["jobId"], said["jobNodes"]) == (jid, cluster.site.job(jid)["NodeList"])
+    assert f"job {jid} runs on {said['jobNodes']}" in cluster.serve.tail(400)
     container = pod.run(*LOOP, env={"A": "b"})
     assert cri.exec_sync(container, "sh", "-c", "echo $A").stdout == b"b\n"
     assert cri.exec_sync(container, "sh", "-c", "exit 3").exit_code == 3
