@@ -13,6 +13,7 @@
 #include "rpc/dial.h"
 #include "rpc/rpc.h"
 #include "text/protojson.h"
+#include "text/quantity.h"
 #include "version.h"
 
 /* The agent and its connection. */
@@ -127,6 +128,20 @@ static void agent_on_orphan(void *arg, pid_t pid, int wait_status)
     agent_orphans_add(&p->agent.orphans, pid, wait_status);
 }
 
+/* What the pod's deletion grants it; a signal of the batch system's own comes without. */
+static int64_t agent_grace_ms(const struct agent *agent)
+{
+    cleanup_free char *path = xasprintf("%s/" AGENT_GRACE_FILE, agent->job_dir);
+    cleanup_buf struct buf text = BUF_INIT;
+    struct status ignored = STATUS_INIT;
+    int64_t seconds;
+
+    if (!file_read(path, 32, &text, &ignored) || !quantity_parse(buf_cstr(&text), QUANTITY_ONE, &seconds, &ignored) ||
+        seconds < 0 || seconds > INT32_MAX)
+        return AGENT_TERM_GRACE_MS;
+    return seconds * 1000;
+}
+
 static void agent_on_term(void *arg, const struct signalfd_siginfo *info)
 {
     struct agent_program *p = arg;
@@ -143,7 +158,7 @@ static void agent_on_term(void *arg, const struct signalfd_siginfo *info)
     p->terminated_ms = now;
     log_info("signal %u: the pod is being stopped%s", info->ssi_signo, again ? " at once" : "");
     p->exit_code = AGENT_EXIT_TERMINATED;
-    agent_ending_start(&p->agent, again ? 0 : AGENT_TERM_GRACE_MS, NULL);
+    agent_ending_start(&p->agent, again ? 0 : agent_grace_ms(&p->agent), NULL);
 }
 
 static bool agent_start_loop(struct agent_program *p, struct status *err)

@@ -33,4 +33,7 @@
 /* The arguments are main's own, all of them: the program runs itself once more with them (isolate.h). */
 int agent_main(int argc, char **argv);
 
+/* In the job's folder: how many seconds lie between the next TERM and KILL. Whoever deletes the pod writes it first. */
+#define AGENT_GRACE_FILE "grace"
+
 #endif

@@ -361,7 +361,7 @@
 #define AGENT_HANDOVER_MS 2000
 /* ... and then for its containers to be unmounted and removed. */
 #define AGENT_REMOVE_MS 10000
-/* Between TERM and KILL when the job is ended by a signal: Slurm's KillWait is 30 s. */
+/* Between TERM and KILL when the job is ended by a signal and nobody says more: Slurm's KillWait is 30 s. */
 #define AGENT_TERM_GRACE_MS 25000
 /* A second TERM within this time is an echo of the first; later, an order to kill. */
 #define AGENT_TERM_AGAIN_MS 500

@@ -363,22 +363,6 @@ static void sandbox_on_job_over(struct sandbox *sandbox, const struct interlink_
         sandbox_give_up(sandbox, &err, true); /* what is left of it at the site is cancelled */
 }
 
-/* What names the job at its site. A requeued job moves; one that has no nodes any more has been there. */
-static void sandbox_learn_job(struct sandbox *sandbox, const char *jid, const char *nodes)
-{
-    Interlink__State__V1__Sandbox *record = sandbox->record;
-
-    if ((*jid == '\0' || strcmp(jid, record->job_id) == 0) && (*nodes == '\0' || strcmp(nodes, record->job_nodes) == 0))
-        return;
-    if (*jid != '\0')
-        pb_set(&record->job_id, jid);
-    if (*nodes != '\0') {
-        pb_set(&record->job_nodes, nodes);
-        log_info("pod %.13s: job %s runs on %s", record->id, *record->job_id != '\0' ? record->job_id : record->job_uid, nodes);
-    }
-    sandbox_put(sandbox, NULL);
-}
-
 static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
 {
     struct sandbox *sandbox = arg;

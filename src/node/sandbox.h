@@ -94,6 +94,9 @@ void sandbox_on_network_removed(struct sandbox *sandbox, const struct status *er
 /* What the agent holds and what we remember are made one; the agent knows what is, we know what is wanted. */
 void sandbox_reconcile(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello);
 
+/* What its site calls the job, and where it runs; "": nothing new. A requeued job moves. */
+void sandbox_learn_job(struct sandbox *sandbox, const char *jid, const char *nodes);
+
 /* Whoever waits for it to leave the queue hears `why`; the job stays where it is. */
 void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why);
 

@@ -3,6 +3,7 @@
 
 #include "node/container.h"
 #include "node/link.h"
+#include "rpc/pb.h"
 
 static const Interlink__Agent__V1__ContainerState *sandbox_hello_find(const Interlink__Agent__V1__HelloResponse *hello,
                                                                       const char *id)
@@ -43,4 +44,19 @@ void sandbox_reconcile(struct sandbox *sandbox, const Interlink__Agent__V1__Hell
         rpc_unary(link_conn(sandbox->link), "/interlink.agent.v1.Agent/RemoveContainer", &remove.base,
                   &interlink__agent__v1__remove_container_response__descriptor, 0, sandbox_on_stray_removed, NULL);
     }
+}
+
+void sandbox_learn_job(struct sandbox *sandbox, const char *jid, const char *nodes)
+{
+    Interlink__State__V1__Sandbox *record = sandbox->record;
+
+    if ((*jid == '\0' || strcmp(jid, record->job_id) == 0) && (*nodes == '\0' || strcmp(nodes, record->job_nodes) == 0))
+        return;
+    if (*jid != '\0')
+        pb_set(&record->job_id, jid);
+    if (*nodes != '\0') {
+        pb_set(&record->job_nodes, nodes);
+        log_info("pod %.13s: job %s runs on %s", record->id, *record->job_id != '\0' ? record->job_id : record->job_uid, nodes);
+    }
+    state_put(sandbox->node->state, STATE_SANDBOX, record->id, &record->base, NULL, sandbox);
 }

@@ -5,6 +5,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "agent/agent.h"
+#include "io/file.h"
+
 /* A lock of fcntl's kind belongs to this process alone: what it forks does not hold it. */
 int backend_lock(const char *dir, struct status *err)
 {
@@ -66,6 +69,22 @@ bool backend_each(const char *dir, const char *folder, const char *suffix, void 
     }
     closedir(list);
     return true;
+}
+
+void backend_write_grace(const char *job_dir, int64_t seconds)
+{
+    cleanup_free char *path = xasprintf("%s/" AGENT_GRACE_FILE, job_dir), *text = xasprintf("%" PRId64, seconds);
+    struct status err = STATUS_INIT;
+
+    if (!file_replace(path, text, strlen(text), 0600, &err))
+        log_warn("the grace period of %" PRId64 " s cannot be told, %d s count: %s", seconds, AGENT_TERM_GRACE_MS / 1000, err.message);
+}
+
+bool backend_grace_written(const char *job_dir)
+{
+    cleanup_free char *path = xasprintf("%s/" AGENT_GRACE_FILE, job_dir);
+
+    return access(path, F_OK) == 0;
 }
 
 /* ---- status ---- */

@@ -20,6 +20,10 @@ void backend_record_set_aside(const char *backend, const char *path, const char 
 bool backend_each(const char *dir, const char *folder, const char *suffix, void (*fn)(void *arg, const char *uid), void *arg,
                   struct status *err);
 
+/* Tells the agent in this folder how long its next TERM leaves its containers (agent/agent.h). */
+void backend_write_grace(const char *job_dir, int64_t seconds);
+bool backend_grace_written(const char *job_dir);
+
 /* The pod's names and its containers' with no state; in the arena. */
 void backend_status_init(struct arena *arena, const struct interlink_pod *pod, struct interlink_pod_status *out);
 

@@ -212,11 +212,17 @@ static void local_end_now(void *arg)
         timer_start(job->local->loop, &job->timer, 100, local_look, job);
 }
 
-static void local_end(struct local_job *job, int64_t grace_seconds)
+/* `again`: it has been told already, and would take a second TERM for an order to kill. */
+static void local_end(struct local_job *job, int64_t grace_seconds, bool again)
 {
     if (grace_seconds < 0)
         grace_seconds = job->grace_seconds >= 0 ? job->grace_seconds : job->local->default_grace_seconds;
-    local_signal(job, grace_seconds > 0 ? SIGTERM : SIGKILL);
+    if (grace_seconds > 0 && !again) {
+        backend_write_grace(job->dir, grace_seconds);
+        local_signal(job, SIGTERM);
+    }
+    if (grace_seconds == 0)
+        local_signal(job, SIGKILL);
     timer_start(job->local->loop, &job->timer, grace_seconds > 0 ? grace_seconds * 1000 : 0, local_end_now, job);
 }
 
@@ -346,7 +352,7 @@ static void local_adopt(struct local_job *job)
     else if (!watch_start(local->loop, &job->pidfd_watch, job->pidfd, WATCH_READ, local_on_pidfd, job, &err))
         log_warn("local job %s: %s", job->uid, err.message);
     if (job->stage == LOCAL_ENDING)
-        local_end(job, -1);
+        local_end(job, -1, backend_grace_written(job->dir));
 }
 
 static bool local_find_program(struct local *local, const char *program, struct status *err)
@@ -502,10 +508,10 @@ static void local_cancel(void *self, const char *uid, int64_t grace_seconds,
     if (job->stage == LOCAL_RUNNING) {
         local_move(job, LOCAL_ENDING);
         local_save_cancel(job);
-        local_end(job, grace_seconds);
+        local_end(job, grace_seconds, false);
     } else if (job->stage == LOCAL_ENDING) {
         /* Asked again: the newer grace period counts. */
-        local_end(job, grace_seconds);
+        local_end(job, grace_seconds, true);
     } else if (job->stage == LOCAL_CLEANING || job->stage == LOCAL_ENDED) {
         local_move(job, LOCAL_REMOVING);
         local_save_cancel(job);

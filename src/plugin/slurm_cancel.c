@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "io/userns.h"
+#include "plugin/backend_common.h"
 
 /* Folders that one worker clears away; more wait for the next. */
 #define SLURM_PURGE_BATCH 64
@@ -74,6 +75,7 @@ static void slurm_cancel_running(struct slurm_job *job)
     switch (job->cancel_step) {
     case SLURM_CANCEL_ASK:
     case SLURM_CANCEL_GRACE:
+        backend_write_grace(job->dir, job->cancel_grace_seconds);
         slurm_cancel_run(job, "--signal=USR2", "--batch");
         timer_start(loop, &job->timer, job->cancel_grace_seconds * 1000, slurm_cancel_on_timer, job);
         break;

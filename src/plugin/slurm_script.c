@@ -273,7 +273,8 @@ static const char slurm_script_functions[] =
     "note() { printf '%s\\n' \"$2\" >\"$1.new\" && mv \"$1.new\" \"$1\"; }\n"
     "end() { note ended \"$1 $(now) $noticed $termed\"; exit \"$1\"; }\n"
     "pass() { [ -n \"$agent\" ] || end 143; kill -s TERM \"$agent\" 2>/dev/null; }\n"
-    "trap 'noticed=$(now); pass' USR2\n"
+    /* Asked again, by a plugin that was started again: it has been passed on. */
+    "trap '[ $noticed != 0 ] || { noticed=$(now); pass; }' USR2\n"
     /* The agent takes a second TERM for an order to kill. (INT is ignored by what a shell starts in the background.) */
     "trap 'pass; sleep 1; pass' USR1\n"
     /* From Slurm: with some of its plugins to all processes, with others to this shell alone. The agent takes no notice of an echo. */
