@@ -20,6 +20,7 @@
 struct agent_program {
     struct agent agent;
     struct isolation isolation;
+    char *token; /* owned; "" when it is in a file */
     char *relay, *relay_pin, *engine, *cgroup_parent, *netns, *cdi_dirs; /* owned */
     bool relay_is_unix;
     bool own_ipc, own_uts, own_pid; /* namespaces */
@@ -68,6 +69,7 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     enum log_level log_level = LOG_INFO;
     struct address address;
 
+    p->token = agent_setting("INTERLINK_TOKEN");
     p->relay = agent_setting("INTERLINK_RELAY");
     p->relay_pin = agent_setting("INTERLINK_RELAY_PIN");
     p->engine = agent_setting("INTERLINK_ENGINE");
@@ -103,7 +105,7 @@ static void agent_strip_environment(void)
     static const char *const names[] = {
         "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
         "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL", "INTERLINK_NETNS",
-        "INTERLINK_CDI_DIRS",
+        "INTERLINK_CDI_DIRS", "INTERLINK_TOKEN",
     };
 
     for (size_t i = 0; i < COUNT_OF(names); i++)
@@ -272,12 +274,14 @@ static void agent_on_dialled(void *arg, struct stream *stream, struct str early,
     }
 }
 
-/* Read anew for each dial: it is never kept in memory, and may have been replaced. */
+/* A file is read anew for each dial, since it may have been replaced. */
 static bool agent_read_token(const struct agent_program *p, struct buf *token, struct status *err)
 {
     cleanup_free char *path = xasprintf("%s/volumes/interlink/token", p->agent.job_dir);
 
-    if (!file_read(path, AGENT_TOKEN_MAX, token, err))
+    if (*p->token != '\0')
+        buf_append_str(token, p->token);
+    else if (!file_read(path, AGENT_TOKEN_MAX, token, err))
         return false;
     while (token->n > 0 && (token->p[token->n - 1] == '\n' || token->p[token->n - 1] == ' '))
         token->n--;
@@ -359,6 +363,7 @@ static void agent_free(struct agent_program *p)
     free(agent->machine_name);
     free(agent->job_dir);
     free(agent->images_dir);
+    free(p->token);
     free(p->relay);
     free(p->relay_pin);
     free(p->engine);

@@ -317,6 +317,8 @@
 #define SLURM_NOTICE_SECONDS 30
 /* The agent's own memory, beside the containers'. */
 #define SLURM_AGENT_MEMORY (32 << 20)
+/* Of a pod of which nothing is known, where the stock Slurm plugin would ask for 1 MB. */
+#define PRE_EXEC_MEMORY (INT64_C(1) << 30)
 /* Slurm's programs at a time: more would only queue in the controller. */
 #define SLURM_COMMANDS_MAX 4
 /* Slurm's own retries take up to 100 s (MessageTimeout times its attempts). */

@@ -3,6 +3,7 @@
 
 #include "interlink/slurm_flags.h"
 #include "node/job_size.h"
+#include "node/pre_exec.h"
 #include "rpc/pb.h"
 
 /* A DNS label for REST: getLogs refuses other names. Pods of one name must not meet in one site's queue, hence the id. */
@@ -40,7 +41,7 @@ static void sandbox_job_size(struct arena *arena, const Interlink__State__V1__Jo
 {
     size_t n = size != NULL ? size->n_amounts : 0;
 
-    c->limits.items = ARENA_ARRAY(arena, struct interlink_pair, n + 1);
+    c->limits.items = ARENA_ARRAY(arena, struct interlink_pair, n + 1); /* one more for pre_exec_limits() */
     c->requests.items = ARENA_ARRAY(arena, struct interlink_pair, n + 1);
     for (size_t i = 0; i < n; i++) {
         const Interlink__State__V1__JobSize__Amount *a = size->amounts[i];
@@ -57,21 +58,36 @@ static const char *sandbox_job_flags(struct arena *arena, const Interlink__State
     return arena_printf(arena, "%s%s--time=%" PRId64, flags, *flags != '\0' ? " " : "", (size->walltime_seconds + 59) / 60);
 }
 
+/* A plugin that runs containers only can start the agent by a script when it knows where the program is. */
+static bool sandbox_job_by_pre_exec(const struct sandbox *sandbox)
+{
+    return *sandbox->handler->options->program != '\0';
+}
+
 /* Annotations meant for the site travel on; others are Kubernetes' business and can be large. */
-static void sandbox_job_annotations(struct arena *arena, const Interlink__State__V1__Sandbox *record,
-                                    struct interlink_pairs *out)
+static void sandbox_job_annotations(struct arena *arena, const struct sandbox *sandbox, struct interlink_pairs *out)
 {
     static const char *const prefixes[] = { "slurm-job.vk.io/", "interlink.eu/", "interlink.io/" };
-    static const char *const ours[] = { INTERLINK_JOB_ANNOTATION, JOB_SIZE_ANNOTATION, SLURM_FLAGS_ANNOTATION };
+    static const char *const ours[] = { INTERLINK_JOB_ANNOTATION, JOB_SIZE_ANNOTATION, SLURM_FLAGS_ANNOTATION, PRE_EXEC_ANNOTATION };
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
     const Runtime__V1__PodSandboxConfig *config = record->config;
     const char *flags = pb_label(config->n_annotations, (void *)config->annotations, SLURM_FLAGS_ANNOTATION);
     const char *size = job_size_text(arena, record->size);
+    const char *before = pb_label(config->n_annotations, (void *)config->annotations, PRE_EXEC_ANNOTATION);
+    cleanup_buf struct buf script = BUF_INIT;
 
     out->items = ARENA_ARRAY(arena, struct interlink_pair, config->n_annotations + COUNT_OF(ours));
     out->items[out->count++] = (struct interlink_pair){ INTERLINK_JOB_ANNOTATION, INTERLINK_JOB_AGENT };
     if (*size != '\0')
         out->items[out->count++] = (struct interlink_pair){ JOB_SIZE_ANNOTATION, size };
     flags = sandbox_job_flags(arena, record->size, flags != NULL ? flags : "");
+    if (sandbox_job_by_pre_exec(sandbox)) {
+        flags = pre_exec_flags(arena, record->id, config, record->size, flags);
+        pre_exec_write(&script, SANDBOX_JOB_CONTAINER, sandbox->handler->options->program, before != NULL ? before : "");
+        before = arena_strdup(arena, buf_cstr(&script));
+    }
+    if (before != NULL)
+        out->items[out->count++] = (struct interlink_pair){ PRE_EXEC_ANNOTATION, before };
     if (*flags != '\0')
         out->items[out->count++] = (struct interlink_pair){ SLURM_FLAGS_ANNOTATION, flags };
     for (size_t i = 0; i < config->n_annotations; i++) {
@@ -107,10 +123,8 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
         { .name = SANDBOX_JOB_SECRET, .mount_path = "/var/run/interlink", .sub_path = "", .read_only = true },
     };
 
-    *c = (struct interlink_container){ .name = "agent", .image = "interlink-cri", .working_dir = "", .env_from = "" };
+    *c = (struct interlink_container){ .name = SANDBOX_JOB_CONTAINER, .image = "interlink-cri", .working_dir = "", .env_from = "" };
     c->command = (struct interlink_strings){ command, COUNT_OF(command) };
-    c->mounts = mounts;
-    c->mount_count = COUNT_OF(mounts);
     c->env.items = ARENA_ARRAY(arena, struct interlink_pair, 16);
     sandbox_job_env(c, "INTERLINK_RELAY", local ? arena_printf(arena, "unix://%s", node->relay_socket)
                                                 : node->options->relay_address);
@@ -129,6 +143,13 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
     if (local && config->linux != NULL && *config->linux->cgroup_parent != '\0')
         sandbox_job_env(c, "INTERLINK_CGROUP_PARENT", config->linux->cgroup_parent);
     sandbox_job_size(arena, record->size, c);
+    if (sandbox_job_by_pre_exec(sandbox)) {
+        sandbox_job_env(c, PRE_EXEC_TOKEN, record->token);
+        pre_exec_limits(arena, config, &c->limits);
+    } else {
+        c->mounts = mounts;
+        c->mount_count = COUNT_OF(mounts);
+    }
 }
 
 struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct interlink_job_events *events)
@@ -160,11 +181,11 @@ struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct inte
     create.pod.containers = &agent;
     create.pod.container_count = 1;
     create.pod.volumes = &volume;
-    create.pod.volume_count = 1;
+    create.pod.volume_count = agent.mount_count; /* by pre-exec there is none: that plugin keeps secrets in its own environment */
     if (record->size != NULL && record->size->walltime_seconds > 0)
         create.pod.active_deadline_seconds = record->size->walltime_seconds;
-    sandbox_job_annotations(&arena, record, &create.pod.annotations);
+    sandbox_job_annotations(&arena, sandbox, &create.pod.annotations);
     create.secrets = &secret;
-    create.secret_count = 1;
+    create.secret_count = agent.mount_count;
     return interlink_job_new(sandbox->handler->target, &create, events, sandbox);
 }

@@ -9,6 +9,8 @@
 /* Environment of the agent (agent/agent.h reads it). */
 #define SANDBOX_JOB_SECRET "interlink" /* volume; its key "token" is the agent's bearer token */
 
+#define SANDBOX_JOB_CONTAINER "agent"
+
 /* Makes the job object of a sandbox; deterministic, so that a restart gives the same pod. Never NULL. */
 struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct interlink_job_events *events);
 

@@ -104,7 +104,7 @@ static const char *slurm_script_annotation(const struct interlink_pod *pod, cons
 static bool slurm_script_named(struct arena *arena, const struct interlink_pod *pod, struct interlink_strings *out,
                                struct status *err)
 {
-    static const char *const nouns[] = { "partition", "account", "qos", "constraint", "reservation", "nodes", "gres" };
+    static const char *const nouns[] = { SLURM_ANNOTATION_OPTIONS };
 
     for (size_t i = 0; i < COUNT_OF(nouns); i++) {
         const char *value = slurm_script_annotation(pod, nouns[i]);
@@ -282,7 +282,7 @@ static const char slurm_script_functions[] =
 
 /* As root the agent would make its cgroups beside Slurm's, out of reach of the job's limits: they go into the job's own. An
  * ordinary user has only what was delegated, which the agent finds by itself. */
-static const char slurm_script_cgroup[] =
+const char slurm_script_cgroup[] =
     "if [ \"$(id -u)\" = 0 ]; then\n"
     "  cgroup=$(sed -n 's/^[0-9]*:\\([^:]*,\\)\\{0,1\\}memory\\(,[^:]*\\)\\{0,1\\}://p' /proc/self/cgroup)\n"
     "  if [ -z \"$cgroup\" ]; then cgroup=$(sed -n 's/^0:://p' /proc/self/cgroup); cgroup=${cgroup%/*}; fi\n"
@@ -290,7 +290,7 @@ static const char slurm_script_cgroup[] =
     "fi\n";
 
 /* wait returns early when a signal was handled. */
-static const char slurm_script_wait[] =
+const char slurm_script_wait[] =
     "agent=$!\n"
     "while :; do\n"
     "  wait \"$agent\"; code=$?\n"

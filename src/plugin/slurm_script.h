@@ -14,6 +14,8 @@
 #include "plugin/slurm_config.h"
 
 #define SLURM_ANNOTATION "interlink.eu/"        /* + partition, account, qos, constraint, reservation, nodes, gres, flavor, flags */
+/* Those of them that are options of sbatch by the same name. */
+#define SLURM_ANNOTATION_OPTIONS "partition", "account", "qos", "constraint", "reservation", "nodes", "gres"
 #define SLURM_ANNOTATION_FLAVOR "slurm-job.vk.io/flavor" /* upstream's; its flags: SLURM_FLAGS_ANNOTATION */
 
 /* sbatch's options without its name. FAILED_PRECONDITION and INVALID_ARGUMENT name the field or the annotation. `job_dir` is absolute. */
@@ -26,5 +28,9 @@ bool slurm_script_environment(const struct interlink_pod *pod, const char *job_d
 /* `program`: the agent's path on the compute nodes. */
 void slurm_script_write(const struct slurm_config *config, const struct interlink_pod *pod, const char *job_dir,
                         const char *program, struct buf *out);
+
+/* Pieces of a script in which an agent runs. The first sets INTERLINK_CGROUP_PARENT where that is of use. The second waits for what
+ * was just started in the background, whose number is then in $agent, and calls `end` with its exit code. */
+extern const char slurm_script_cgroup[], slurm_script_wait[];
 
 #endif
