@@ -122,6 +122,7 @@ class Cluster:
         done = subprocess.run([str(FIXTURE / script), *arguments], env=self.env, capture_output=True, text=True, timeout=300,
                               check=False)
         assert done.returncode == 0, f"{script} {arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
 
     def restart_kubelet(self):
         self.run("kubelet.sh", "stop")
@@ -293,7 +294,12 @@ class Cluster:
         return self.kubectl("describe", "pod", name, check=False).stdout + self.tail()
 
     def tail(self, lines=40):
-        return "serve.log:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        """Who runs, and the last lines of serve and kubelet: what a failed test has to say."""
+        texts = [self.run("fixture.sh", "status")]
+        for log in (self.log, self.root / "k8s" / "log" / "kubelet.log"):
+            text = log.read_text(errors="replace") if log.exists() else "(none)"
+            texts.append(f"{log.name}:\n" + "\n".join(line[:300] for line in text.splitlines()[-lines:]))
+        return "\n".join(texts)
 
 
 class Place:
