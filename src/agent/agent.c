@@ -7,6 +7,7 @@
 
 #include "agent/agent_context.h"
 #include "agent/agent_settle.h"
+#include "agent/probe.h"
 #include "io/child.h"
 #include "io/file.h"
 #include "io/socket.h"
@@ -410,6 +411,8 @@ int agent_main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[2], "features") == 0)
         return agent_show_features(argv);
     umask(0077);
+    if (argc == 3 && strcmp(argv[2], "--probe") == 0)
+        return probe_main();
     p.agent.ending.on_done = agent_on_ended;
     p.agent.ending.arg = &p;
     if (!agent_read_settings(&p, &err)) {

@@ -77,14 +77,14 @@ static bool doctor_cluster_who(struct doctor_cluster *c)
 
     bool answered = doctor_cluster_call(c, "POST", NODE_NAME_PATH, STR(NODE_NAME_BODY));
     if (!answered && c->http_status != 404 && c->http_status != 403) {
-        doctor_say(c->d, DOCTOR_FAIL, "cluster", mend, "%s", c->err.message);
+        doctor_say(c->d, FINDING_FAIL, "cluster", mend, "%s", c->err.message);
         return false;
     }
     if (!answered || !node_name_read(c->body, c->node, user))
         node_name_of_host(c->node);
     if (*c->d->config.node.node_name != '\0')
         snprintf(c->node, sizeof c->node, "%s", c->d->config.node.node_name);
-    doctor_say(c->d, DOCTOR_OK, "cluster", "", "%s takes us for %s", kube_server(c->kube), user);
+    doctor_say(c->d, FINDING_OK, "cluster", "", "%s takes us for %s", kube_server(c->kube), user);
     return true;
 }
 
@@ -93,18 +93,18 @@ static bool doctor_cluster_node(struct doctor_cluster *c)
     cleanup_free char *path = xasprintf("/api/v1/nodes/%s", c->node);
 
     if (!doctor_cluster_call(c, "GET", path, (struct str){ "", 0 })) {
-        doctor_say(c->d, DOCTOR_WARN, "node", "start kubelet, or say in Node.Name what the cluster calls this node", "%s",
+        doctor_say(c->d, FINDING_WARN, "node", "start kubelet, or say in Node.Name what the cluster calls this node", "%s",
                    c->err.message);
         return false;
     }
     for (JSON_EACH(a, json_get(c->answer, "metadata", "annotations"))) {
         if (!str_starts(a->key, SITE_CAPACITY_PREFIX "hugepages-"))
             continue;
-        doctor_say(c->d, DOCTOR_WARN, "node", "kubectl annotate node NAME ANNOTATION-", "%s has the annotation %s: the policy passes it "
+        doctor_say(c->d, FINDING_WARN, "node", "kubectl annotate node NAME ANNOTATION-", "%s has the annotation %s: the policy passes it "
                    "over, since kubelet would evict every pod", c->node, a->key);
         return true;
     }
-    doctor_say(c->d, DOCTOR_OK, "node", "", "%s is in the cluster", c->node);
+    doctor_say(c->d, FINDING_OK, "node", "", "%s is in the cluster", c->node);
     return true;
 }
 
@@ -114,17 +114,17 @@ static void doctor_cluster_policy(struct doctor_cluster *c)
     cleanup_free char *path = xasprintf("/api/v1/nodes/%s/status?dryRun=All", c->node);
 
     if (!doctor_cluster_call(c, "PATCH", path, STR(DOCTOR_PROBE_PATCH))) {
-        doctor_say(c->d, DOCTOR_WARN, "capacity", "use kubelet's credentials, or those of deploy/node-access.yaml", "%s", c->err.message);
+        doctor_say(c->d, FINDING_WARN, "capacity", "use kubelet's credentials, or those of deploy/node-access.yaml", "%s", c->err.message);
         return;
     }
     if (strcmp(json_string(json_get(c->answer, "status", "capacity", DOCTOR_PROBE), ""), "1") == 0) {
-        doctor_say(c->d, DOCTOR_OK, "capacity", "", "the admission policy gives %s the capacity of the sites behind it", c->node);
+        doctor_say(c->d, FINDING_OK, "capacity", "", "the admission policy gives %s the capacity of the sites behind it", c->node);
         return;
     }
     const char *version = "";
     if (doctor_cluster_call(c, "GET", "/version", (struct str){ "", 0 }))
         version = json_string(json_member(c->answer, "gitVersion"), "");
-    doctor_say(c->d, DOCTOR_WARN, "capacity", "kubectl apply -f deploy/capacity-policy.yaml (Kubernetes 1.36 or newer)",
+    doctor_say(c->d, FINDING_WARN, "capacity", "kubectl apply -f deploy/capacity-policy.yaml (Kubernetes 1.36 or newer)",
                "the cluster (%s) has no policy that gives %s the capacity of the sites behind it: larger pods are not scheduled",
                version, c->node);
 }
@@ -136,7 +136,7 @@ static void doctor_cluster_classes(struct doctor_cluster *c)
     cleanup_buf struct buf missing = BUF_INIT;
 
     if (!doctor_cluster_call(c, "GET", "/apis/node.k8s.io/v1/runtimeclasses", (struct str){ "", 0 })) {
-        doctor_say(c->d, DOCTOR_WARN, "runtime classes", "use kubelet's credentials, or those of deploy/node-access.yaml", "%s", c->err.message);
+        doctor_say(c->d, FINDING_WARN, "runtime classes", "use kubelet's credentials, or those of deploy/node-access.yaml", "%s", c->err.message);
         return;
     }
     for (size_t i = 0; i < o->handler_count; i++) {
@@ -147,10 +147,10 @@ static void doctor_cluster_classes(struct doctor_cluster *c)
             buf_printf(&missing, "%s%s", missing.n > 0 ? ", " : "", o->handlers[i].name);
     }
     if (missing.n > 0)
-        doctor_say(c->d, DOCTOR_WARN, "runtime classes", "kubectl apply -f deploy/runtime-classes.yaml, with a RuntimeClass for each handler",
+        doctor_say(c->d, FINDING_WARN, "runtime classes", "kubectl apply -f deploy/runtime-classes.yaml, with a RuntimeClass for each handler",
                    "no pod can ask for handler %s: no RuntimeClass names it", buf_cstr(&missing));
     else
-        doctor_say(c->d, DOCTOR_OK, "runtime classes", "", "there is one for each handler, or it is the default");
+        doctor_say(c->d, FINDING_OK, "runtime classes", "", "there is one for each handler, or it is the default");
 }
 
 void doctor_check_cluster(struct doctor *d)
@@ -162,17 +162,17 @@ void doctor_check_cluster(struct doctor *d)
         return;
     if (*d->config.node.kubeconfig == '\0') {
         if (doctor_is_remote(d))
-            doctor_say(d, DOCTOR_WARN, "cluster", "set Kubeconfig, on a node of a cluster to kubelet's",
+            doctor_say(d, FINDING_WARN, "cluster", "set Kubeconfig, on a node of a cluster to kubelet's",
                        "without Kubeconfig jobs are not told of memory requests, GPUs and deadlines but by annotations");
         return;
     }
     if (access(d->config.node.kubeconfig, F_OK) < 0 && errno == ENOENT) {
-        doctor_say(d, DOCTOR_WARN, "cluster", "join the cluster (kubeadm join), or set Kubeconfig", "%s is not there yet", d->config.node.kubeconfig);
+        doctor_say(d, FINDING_WARN, "cluster", "join the cluster (kubeadm join), or set Kubeconfig", "%s is not there yet", d->config.node.kubeconfig);
         return;
     }
     c.loop = loop_new(&err);
     if (c.loop == NULL) {
-        doctor_say(d, DOCTOR_FAIL, "cluster", "", "%s", err.message);
+        doctor_say(d, FINDING_FAIL, "cluster", "", "%s", err.message);
         return;
     }
     c.kube = kube_new(c.loop, d->config.node.kubeconfig);

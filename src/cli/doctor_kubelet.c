@@ -46,11 +46,11 @@ static void doctor_kubelet_managers(struct doctor *d, struct arena *arena)
             continue;
         cleanup_free char *mend = xasprintf("set %s to none (None) in kubelet's configuration, remove %s/*_manager_state, and start it anew",
                                             table[i].what, d->kubelet_dir);
-        doctor_say(d, DOCTOR_WARN, "kubelet", mend, "%s/%s: %s is %s: kubelet refuses pods that need more than this machine has",
+        doctor_say(d, FINDING_WARN, "kubelet", mend, "%s/%s: %s is %s: kubelet refuses pods that need more than this machine has",
                    d->kubelet_dir, table[i].file, table[i].what, table[i].policy);
         return;
     }
-    doctor_say(d, DOCTOR_OK, "kubelet", "", "its CPU and memory managers keep out of the way, as far as %s tells", d->kubelet_dir);
+    doctor_say(d, FINDING_OK, "kubelet", "", "its CPU and memory managers keep out of the way, as far as %s tells", d->kubelet_dir);
 }
 
 /* Where kubelet looks for its runtime; "" when neither its file nor kubeadm's options say it. */
@@ -79,20 +79,20 @@ static void doctor_kubelet_runtime(struct doctor *d, struct arena *arena, const 
     struct status ignored = STATUS_INIT;
 
     if (*endpoint == '\0')
-        doctor_say(d, DOCTOR_WARN, "kubelet endpoint", mend, "%s/config.yaml names no containerRuntimeEndpoint: unless an option does, "
+        doctor_say(d, FINDING_WARN, "kubelet endpoint", mend, "%s/config.yaml names no containerRuntimeEndpoint: unless an option does, "
                    "kubelet looks for containerd", d->kubelet_dir);
     else if (!address_parse(endpoint, &address, &ignored) || !address.is_unix || strcmp(address.path, socket) != 0)
-        doctor_say(d, DOCTOR_FAIL, "kubelet endpoint", mend, "kubelet connects to %s, and serve listens on unix://%s", endpoint, socket);
+        doctor_say(d, FINDING_FAIL, "kubelet endpoint", mend, "kubelet connects to %s, and serve listens on unix://%s", endpoint, socket);
     else
-        doctor_say(d, DOCTOR_OK, "kubelet endpoint", "", "kubelet connects to %s", endpoint);
+        doctor_say(d, FINDING_OK, "kubelet endpoint", "", "kubelet connects to %s", endpoint);
 }
 
 static void doctor_kubelet_statistics(struct doctor *d, const struct json *file)
 {
     if (json_bool(json_get(file, "featureGates", "PodAndContainerStatsFromCRI"), false))
-        doctor_say(d, DOCTOR_OK, "kubelet stats", "", "kubelet asks us for its pods' statistics");
+        doctor_say(d, FINDING_OK, "kubelet stats", "", "kubelet asks us for its pods' statistics");
     else
-        doctor_say(d, DOCTOR_WARN, "kubelet stats", "set `featureGates: {PodAndContainerStatsFromCRI: true}` in kubelet's configuration",
+        doctor_say(d, FINDING_WARN, "kubelet stats", "set `featureGates: {PodAndContainerStatsFromCRI: true}` in kubelet's configuration",
                    "kubelet reads cgroups of this machine: pods elsewhere are idle for `kubectl top` and for autoscalers");
 }
 
@@ -100,7 +100,7 @@ static void doctor_kubelet_cgroups(struct doctor *d, const struct json *file)
 {
     if (access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0 || !json_bool(json_member(file, "failCgroupV1"), true))
         return;
-    doctor_say(d, DOCTOR_WARN, "kubelet cgroups", "boot with systemd.unified_cgroup_hierarchy=1, or set `failCgroupV1: false` in kubelet's configuration",
+    doctor_say(d, FINDING_WARN, "kubelet cgroups", "boot with systemd.unified_cgroup_hierarchy=1, or set `failCgroupV1: false` in kubelet's configuration",
                "this machine has cgroup v1, where kubelet 1.35 and newer do not start");
 }
 
@@ -140,10 +140,10 @@ void doctor_check_hugepages(struct doctor *d)
     if (dir != NULL)
         closedir(dir);
     if (found.n > 0)
-        doctor_say(d, DOCTOR_WARN, "huge pages", "set vm.nr_hugepages to 0, unless pods on this machine itself need them",
+        doctor_say(d, FINDING_WARN, "huge pages", "set vm.nr_hugepages to 0, unless pods on this machine itself need them",
                    "%s: kubelet counts this machine's, whatever sites have, and takes them off the memory that it sees", buf_cstr(&found));
     else
-        doctor_say(d, DOCTOR_OK, "huge pages", "", "none are set aside on this machine");
+        doctor_say(d, FINDING_OK, "huge pages", "", "none are set aside on this machine");
 }
 
 /* ---- the service manager ---- */
@@ -183,19 +183,19 @@ void doctor_check_service(struct doctor *d)
         }
     }
     if (path == NULL) {
-        doctor_say(d, DOCTOR_WARN, "service", "install deploy/interlink-cri.service", "systemd has no unit interlink-cri.service");
+        doctor_say(d, FINDING_WARN, "service", "install deploy/interlink-cri.service", "systemd has no unit interlink-cri.service");
         return;
     }
     cleanup_free char *kill_mode = doctor_unit_value(&unit, "KillMode"), *type = doctor_unit_value(&unit, "Type"),
                       *restart = doctor_unit_value(&unit, "Restart");
     if (strcmp(kill_mode, "process") != 0)
-        doctor_say(d, DOCTOR_FAIL, "service", "see deploy/interlink-cri.service", "%s: without KillMode=process a restart kills every pod on this machine",
+        doctor_say(d, FINDING_FAIL, "service", "see deploy/interlink-cri.service", "%s: without KillMode=process a restart kills every pod on this machine",
                    path);
     else if (strcmp(type, "notify") != 0 || strcmp(restart, "always") != 0)
-        doctor_say(d, DOCTOR_WARN, "service", "see deploy/interlink-cri.service", "%s: Type is \"%s\" and Restart \"%s\", where notify and always belong",
+        doctor_say(d, FINDING_WARN, "service", "see deploy/interlink-cri.service", "%s: Type is \"%s\" and Restart \"%s\", where notify and always belong",
                    path, type, restart);
     else
-        doctor_say(d, DOCTOR_OK, "service", "", "%s", path);
+        doctor_say(d, FINDING_OK, "service", "", "%s", path);
 }
 
 #undef DOCTOR_FILE_MAX

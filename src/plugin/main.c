@@ -15,13 +15,6 @@
 /* A configuration has a handful of lines; one for a site with many flavors, some hundred. */
 #define PLUGIN_CONFIG_MAX 262144
 
-struct plugin_settings {
-    char *listen, *dir, *backend, *program, *log_level; /* owned; "" for "not given" */
-    bool allow_tcp;
-    struct arena arena;       /* of the configuration */
-    const struct json *slurm; /* its mapping `Slurm`; NULL: none */
-};
-
 static const char plugin_usage[] =
     "usage: interlink-cri plugin [--listen ADDRESS] [--dir FOLDER] [--backend local|slurm] [--config FILE]\n"
     "                            [--program FILE] [--allow-tcp] [--log-level error|warn|info|debug]\n"
@@ -39,6 +32,21 @@ static const char plugin_usage[] =
     "  --allow-tcp  listen on a TCP port although whoever reaches it can run programs as this user\n"
     "\n"
     "Jobs go on when the plugin ends; the next one in the same folder takes them up again.\n";
+
+void plugin_settings_init(struct plugin_settings *s)
+{
+    *s = (struct plugin_settings){ xstrdup(""), xstrdup(""), xstrdup(""), xstrdup(""), xstrdup("info"), false, ARENA_INIT, NULL };
+}
+
+void plugin_settings_free(struct plugin_settings *s)
+{
+    free(s->listen);
+    free(s->dir);
+    free(s->backend);
+    free(s->program);
+    free(s->log_level);
+    arena_free(&s->arena);
+}
 
 static void plugin_set(char **setting, const char *value)
 {
@@ -80,7 +88,7 @@ static bool plugin_read_setting(struct plugin_settings *s, const struct json *j,
     return json_fail(j, err, "there is no such setting%s", nearest_hint(&nearest, hint, sizeof hint));
 }
 
-static bool plugin_read_config(struct plugin_settings *s, const char *path, struct status *err)
+bool plugin_read_config(struct plugin_settings *s, const char *path, struct status *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
@@ -163,7 +171,7 @@ static int plugin_parse_options(struct plugin_settings *s, int argc, char **argv
     return 0;
 }
 
-static void plugin_fill_defaults(struct plugin_settings *s)
+void plugin_fill_defaults(struct plugin_settings *s)
 {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 
@@ -223,10 +231,11 @@ static bool plugin_run(const struct plugin_settings *s, struct status *err)
 
 int plugin_main(int argc, char **argv)
 {
-    struct plugin_settings s = { xstrdup(""), xstrdup(""), xstrdup(""), xstrdup(""), xstrdup("info"), false, ARENA_INIT, NULL };
+    struct plugin_settings s;
     struct status err = STATUS_INIT;
     enum log_level level;
 
+    plugin_settings_init(&s);
     int ended = plugin_parse_options(&s, argc, argv, true);
     if (ended == 0)
         ended = plugin_parse_options(&s, argc, argv, false);
@@ -243,12 +252,7 @@ int plugin_main(int argc, char **argv)
             fprintf(stderr, "interlink-cri plugin: %s\n", err.message);
         ended = (err.code == STATUS_OK ? 0 : 1) + 1;
     }
-    free(s.listen);
-    free(s.dir);
-    free(s.backend);
-    free(s.program);
-    free(s.log_level);
-    arena_free(&s.arena);
+    plugin_settings_free(&s);
     return ended - 1;
 }
 

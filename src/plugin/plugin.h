@@ -37,6 +37,20 @@ struct plugin *plugin_start(struct loop *loop, const struct plugin_options *opti
 void plugin_stop(struct plugin *plugin);
 size_t plugin_job_count(const struct plugin *plugin);
 
+/* ---- the configuration file of `interlink-cri plugin` ---- */
+struct plugin_settings {
+    char *listen, *dir, *backend, *program, *log_level; /* owned; "" for "not given" */
+    bool allow_tcp;
+    struct arena arena;       /* of the configuration */
+    const struct json *slurm; /* its mapping `Slurm`; NULL: none */
+};
+void plugin_settings_init(struct plugin_settings *s);
+void plugin_settings_free(struct plugin_settings *s);
+/* Reads the file over what is there. False: err names the file and the place. */
+bool plugin_read_config(struct plugin_settings *s, const char *path, struct status *err);
+/* What was not given: folder and socket. */
+void plugin_fill_defaults(struct plugin_settings *s);
+
 /* `interlink-cri plugin ...`; argv[0] is "plugin". Returns the exit status. */
 int plugin_main(int argc, char **argv);
 

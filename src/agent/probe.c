@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/probe.h"
+
+#include "agent/agent.h"
+#include "agent/machine.h"
+#include "http/proxy.h"
+#include "io/child.h"
+#include "io/file.h"
+#include "io/socket.h"
+#include "rpc/dial.h"
+#include "text/json.h"
+#include "version.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* For another program to say something about itself. */
+#define PROBE_PROGRAM_SECONDS 10
+#define PROBE_OUTPUT_MAX 65536
+/* For the relay to answer: a firewall that drops says nothing at all. */
+#define PROBE_DIAL_MS 8000
+/* Less than this holds no image. */
+#define PROBE_SCRATCH_MIN (2ull << 30)
+/* A site has a handful. */
+#define PROBE_SHARED_MAX 64
+
+struct probe {
+    struct arena arena;
+    const struct json *request; /* INTERLINK_PROBE; NULL: nothing special is asked */
+    const char *nonce;
+    struct buf out;
+    struct json_writer w;
+    const char *engine, *relay, *proxy, *scratch; /* facts; "" when there is none */
+    const char *shared[PROBE_SHARED_MAX];
+    size_t shared_count;
+};
+
+static void probe_put(void *arg, const struct finding *f)
+{
+    struct probe *p = arg;
+
+    json_write_object(&p->w);
+    json_write_member_string(&p->w, "what", f->what);
+    json_write_member_string(&p->w, "result", finding_result_name(f->result));
+    json_write_member_string(&p->w, "found", f->found);
+    json_write_member_string(&p->w, "mend", f->mend);
+    json_write_end(&p->w);
+}
+
+#define probe_say(p, ...)                                                                                              \
+    do {                                                                                                               \
+        struct finding probe_finding;                                                                                  \
+        finding_set(&probe_finding, __VA_ARGS__);                                                                      \
+        probe_put(p, &probe_finding);                                                                                  \
+    } while (0)
+
+/* ---- other programs ---- */
+
+/* What a program prints on standard output; it is killed when it takes too long. False: it cannot be run, or fails. */
+static bool probe_output(const char *const *argv, struct buf *out)
+{
+    int ends[2], wait_status = 0;
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return false;
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        dup2(null, STDIN_FILENO);
+        dup2(ends[1], STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+        child_reset_signals();
+        alarm(PROBE_PROGRAM_SECONDS); /* stays when the program takes over */
+        execvp(argv[0], (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    close(ends[1]);
+    while (pid > 0 && out->n < PROBE_OUTPUT_MAX) {
+        ssize_t n = read(ends[0], buf_reserve(out, 4096), 4096);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        out->n += (size_t)n;
+    }
+    close(ends[0]);
+    if (pid > 0)
+        waitpid(pid, &wait_status, 0);
+    return pid > 0 && WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
+}
+
+/* Where PATH leads; NULL: nowhere. On the arena. */
+static const char *probe_in_path(struct arena *arena, const char *name)
+{
+    const char *path = getenv("PATH");
+
+    for (const char *p = path != NULL ? path : ""; *p != '\0'; p += strspn(p, ":")) {
+        size_t n = strcspn(p, ":");
+        const char *candidate = arena_printf(arena, "%.*s/%s", (int)n, p, name);
+        if (access(candidate, X_OK) == 0)
+            return candidate;
+        p += n;
+    }
+    return NULL;
+}
+
+/* Its program with the set-user-ID bit, which mounts images where user namespaces are off. */
+static bool probe_setuid(struct arena *arena, const char *program, const char *name)
+{
+    char *real = realpath(program, NULL);
+    struct stat st;
+    bool found = false;
+
+    if (real == NULL)
+        return false;
+    char *bin = strstr(real, "/bin/");
+    if (bin != NULL)
+        *bin = '\0';
+    for (const char *const *libexec = (const char *const[]){ "libexec", "lib", NULL }; *libexec != NULL; libexec++) {
+        const char *path = arena_printf(arena, "%s/%s/%s/bin/starter-suid", real, *libexec, name);
+        found = found || (stat(path, &st) == 0 && (st.st_mode & S_ISUID) != 0 && st.st_uid == 0);
+    }
+    free(real);
+    return found;
+}
+
+static void probe_apptainer(struct probe *p)
+{
+    static const char *const names[] = { "apptainer", "singularity" };
+
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        const char *program = probe_in_path(&p->arena, names[i]);
+        cleanup_buf struct buf version = BUF_INIT;
+        if (program == NULL)
+            continue;
+        if (!probe_output((const char *const[]){ program, "--version", NULL }, &version)) {
+            probe_say(p, FINDING_WARN, "apptainer", "ask the site, or load its module in the plugin's Setup", "%s does not tell its version",
+                      program);
+            return;
+        }
+        probe_say(p, FINDING_OK, "apptainer", "", "%.*s (%s, %s)", (int)strcspn(buf_cstr(&version), "\n"), buf_cstr(&version), program,
+                  probe_setuid(&p->arena, program, names[i]) ? "setuid" : "without setuid");
+        return;
+    }
+    probe_say(p, FINDING_OK, "apptainer", "", "there is none in the job's PATH");
+}
+
+/* Asked of an agent as it would start here. */
+static void probe_engine(struct probe *p)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    struct status err = STATUS_INIT;
+    bool answered = probe_output((const char *const[]){ "/proc/self/exe", "agent", "features", NULL }, &text);
+    const struct json *j = answered ? json_parse(&p->arena, (struct str){ buf_cstr(&text), text.n }, &err) : NULL;
+    const char *reason = json_string(json_member(j, "engineReason"), "an agent cannot start here");
+
+    p->engine = json_string(json_member(j, "engine"), "none");
+    if (strcmp(p->engine, "none") == 0)
+        probe_say(p, FINDING_FAIL, "engine", "containers of pods cannot run: see namespaces and apptainer", "none: %s", reason);
+    else
+        probe_say(p, FINDING_OK, "engine", "", "%s: %s", p->engine, reason);
+}
+
+/* ---- scratch ---- */
+
+static const struct probe_filesystem {
+    long long magic;
+    const char *name;
+    bool shared; /* other machines see it: slow for images, and not cleaned with the node */
+} probe_filesystems[] = {
+    { 0xEF53, "ext4", false },      { 0x58465342, "xfs", false },   { 0x9123683E, "btrfs", false }, { 0x2FC12FC1, "zfs", false },
+    { 0x01021994, "tmpfs", false }, { 0x794C7630, "overlay", false }, { 0x858458F6, "ramfs", false }, { 0x6969, "nfs", true },
+    { 0x0BD00BD0, "lustre", true }, { 0x47504653, "gpfs", true },   { 0x19830326, "beegfs", true }, { 0x00C36400, "ceph", true },
+    { 0xFF534D42, "cifs", true },   { 0x65735546, "fuse", true },
+};
+
+static const struct probe_filesystem *probe_filesystem_of(const struct statfs *fs)
+{
+    static const struct probe_filesystem unknown = { 0, "unknown file system", false };
+
+    for (size_t i = 0; i < COUNT_OF(probe_filesystems); i++)
+        if ((uint32_t)fs->f_type == (uint32_t)probe_filesystems[i].magic)
+            return &probe_filesystems[i];
+    return &unknown;
+}
+
+/* The first that is this node's own, on a disk and large enough is taken; else the first that can be written at all. */
+static void probe_scratch_candidate(struct probe *p, const char *path, struct buf *found, const char **second)
+{
+    struct statfs fs;
+
+    if (path == NULL || path[0] != '/' || access(path, W_OK | X_OK) < 0 || statfs(path, &fs) < 0)
+        return;
+    const struct probe_filesystem *type = probe_filesystem_of(&fs);
+    unsigned long long bytes = (unsigned long long)fs.f_bavail * (unsigned long long)fs.f_bsize;
+    cleanup_free char *entry = xasprintf("%s (%s, %.1f GiB free)", path, type->name, (double)bytes / (double)(1ull << 30));
+    if (strstr(buf_cstr(found), entry) != NULL)
+        return;
+    buf_printf(found, "%s%s", found->n > 0 ? ", " : "", entry);
+    bool memory = strcmp(type->name, "tmpfs") == 0 || strcmp(type->name, "ramfs") == 0;
+    if (*p->scratch == '\0' && !type->shared && !memory && bytes >= PROBE_SCRATCH_MIN)
+        p->scratch = arena_strdup(&p->arena, path);
+    else if (**second == '\0')
+        *second = arena_strdup(&p->arena, path);
+}
+
+static void probe_scratch(struct probe *p)
+{
+    static const char *const usual[] = { "/local", "/localscratch", "/scratch", "/tmp", "/var/tmp" };
+    cleanup_buf struct buf found = BUF_INIT;
+    const char *second = "";
+
+    for (JSON_EACH(path, json_member(p->request, "scratch")))
+        probe_scratch_candidate(p, json_string(path, ""), &found, &second);
+    probe_scratch_candidate(p, getenv("SLURM_TMPDIR"), &found, &second);
+    probe_scratch_candidate(p, getenv("TMPDIR"), &found, &second);
+    for (size_t i = 0; i < COUNT_OF(usual); i++)
+        probe_scratch_candidate(p, usual[i], &found, &second);
+    if (*p->scratch != '\0')
+        probe_say(p, FINDING_OK, "scratch", "", "%s: of %s", p->scratch, buf_cstr(&found));
+    else if (found.n > 0)
+        probe_say(p, FINDING_WARN, "scratch", "name a disk of the node's own, or keep images small: these are shared, in memory or nearly full",
+                  "%s", buf_cstr(&found));
+    else
+        probe_say(p, FINDING_FAIL, "scratch", "have the site give jobs a folder, in TMPDIR", "no folder of this node can be written");
+    if (*p->scratch == '\0')
+        p->scratch = second;
+}
+
+/* ---- shared folders ---- */
+
+static void probe_shared_one(struct probe *p, const char *path)
+{
+    cleanup_free char *ask = xasprintf("%s/" PROBE_ASK_FILE "%s", path, p->nonce);
+    cleanup_free char *answer = xasprintf("%s/" PROBE_ANSWER_FILE "%s", path, p->nonce);
+    cleanup_buf struct buf text = BUF_INIT;
+    struct status err = STATUS_INIT;
+    struct statfs fs;
+    const char *what = arena_printf(&p->arena, "shared %s", path);
+
+    if (access(path, F_OK) < 0 || statfs(path, &fs) < 0) {
+        probe_say(p, FINDING_FAIL, what, "take it out of SharedPaths, or have it mounted on the compute nodes", "is not there");
+        return;
+    }
+    const char *type = probe_filesystem_of(&fs)->name;
+    if (!file_read(ask, 256, &text, &err) || strcmp(buf_cstr(&text), p->nonce) != 0) {
+        probe_say(p, FINDING_FAIL, what, "take it out of SharedPaths: it is another folder of the same name",
+                  "does not have the file that doctor made in it (%s)", type);
+        return;
+    }
+    bool writable = file_replace(answer, p->nonce, strlen(p->nonce), 0644, &err);
+    probe_say(p, writable ? FINDING_OK : FINDING_WARN, what, writable ? "" : "pods can only read there", "the same folder%s (%s)",
+              writable ? ", and writable" : ", not writable", type);
+    if (p->shared_count < PROBE_SHARED_MAX)
+        p->shared[p->shared_count++] = arena_strdup(&p->arena, path);
+}
+
+static void probe_shared(struct probe *p)
+{
+    for (JSON_EACH(path, json_member(p->request, "shared")))
+        if (json_string(path, "")[0] == '/' && *p->nonce != '\0')
+            probe_shared_one(p, json_string(path, ""));
+}
+
+/* ---- the way to the relay ---- */
+
+struct probe_dialled {
+    bool done, reached;
+    char text[STATUS_MESSAGE_MAX];
+};
+
+/* A relay that is there refuses, since this is no pod of its. */
+static void probe_on_dialled(void *arg, struct stream *stream, struct str early, const struct status *err, bool refused)
+{
+    struct probe_dialled *d = arg;
+    (void)early;
+
+    d->done = true;
+    d->reached = err == NULL || refused;
+    snprintf(d->text, sizeof d->text, "%s", err != NULL ? err->message : "");
+    stream_free(stream);
+}
+
+static struct probe_dialled probe_dial(struct loop *loop, const char *address, const char *pin, const char *proxy)
+{
+    struct probe_dialled d = { .text = "" };
+
+    dial_start(loop, &(struct dial_options){ .address = address, .pin = pin, .sandbox_id = "doctor", .token = "doctor", .proxy = proxy,
+                                             .timeout_ms = PROBE_DIAL_MS, .on_done = probe_on_dialled, .arg = &d });
+    while (!d.done)
+        loop_turn(loop, -1);
+    return d;
+}
+
+/* host:port only: its URL may hold a password. */
+static const char *probe_proxy_of(struct probe *p, const char *host)
+{
+    struct http_proxy proxy = { .host = "" };
+    struct status ignored = STATUS_INIT;
+    const char *text = "";
+
+    if (http_proxy_choose(NULL, host, &proxy, &ignored) && proxy.host[0] != '\0')
+        text = arena_printf(&p->arena, "%s:%u", proxy.host, (unsigned)proxy.port);
+    http_proxy_free(&proxy);
+    return text;
+}
+
+/* Agents take the proxy whenever their environment names one. */
+static void probe_ways(struct probe *p, struct loop *loop, const char *address, const char *pin)
+{
+    struct probe_dialled direct = probe_dial(loop, address, pin, ""), by = { .text = "" };
+
+    if (*p->proxy != '\0')
+        by = probe_dial(loop, address, pin, NULL);
+    p->relay = by.reached ? "proxy" : direct.reached ? "direct" : "none";
+    bool any = direct.reached || by.reached;
+    probe_say(p, direct.reached ? FINDING_OK : any ? FINDING_WARN : FINDING_FAIL, "relay direct",
+              any ? "" : "let compute nodes connect to it, or export https_proxy in the plugin's Setup", "%s %s", address,
+              direct.reached ? "answers" : direct.text);
+    if (*p->proxy == '\0')
+        probe_say(p, FINDING_OK, "relay by proxy", "", "the job's environment names no proxy for it");
+    else
+        probe_say(p, by.reached ? FINDING_OK : FINDING_FAIL, "relay by proxy",
+                  by.reached ? "" : "export no_proxy with the relay's host, or another https_proxy, in the plugin's Setup",
+                  "%s through %s: %s", address, p->proxy, by.reached ? "answers" : by.text);
+}
+
+static void probe_relay(struct probe *p)
+{
+    const char *address = getenv("INTERLINK_RELAY"), *pin = getenv("INTERLINK_RELAY_PIN");
+    struct address parsed;
+    struct status err = STATUS_INIT;
+    bool given = address != NULL && *address != '\0' && address_parse(address, &parsed, &err) && !parsed.is_unix;
+
+    p->proxy = probe_proxy_of(p, given ? parsed.host : "relay.invalid");
+    probe_say(p, FINDING_OK, "proxy", "", "%s%s", *p->proxy != '\0' ? "the job's environment names " : "none in the job's environment",
+              p->proxy);
+    if (!given)
+        return;
+    struct loop *loop = loop_new(&err);
+    if (loop != NULL && child_reaper_start(loop, NULL, NULL, &err))
+        probe_ways(p, loop, address, pin);
+    else
+        probe_say(p, FINDING_WARN, "relay direct", "", "not tried: %s", err.message);
+    loop_free(loop);
+}
+
+/* ---- the report ---- */
+
+static void probe_facts(struct probe *p)
+{
+    json_write_member_object(&p->w, "facts");
+    json_write_member_string(&p->w, "engine", p->engine);
+    json_write_member_string(&p->w, "scratch", p->scratch);
+    json_write_member_string(&p->w, "relay", p->relay);
+    json_write_member_string(&p->w, "proxy", p->proxy);
+    json_write_member_array(&p->w, "shared");
+    for (size_t i = 0; i < p->shared_count; i++)
+        json_write_string(&p->w, p->shared[i]);
+    json_write_end(&p->w);
+    json_write_end(&p->w);
+}
+
+static void probe_all(struct probe *p)
+{
+    char host[256] = "";
+
+    gethostname(host, sizeof host - 1);
+    json_write_object(&p->w);
+    json_write_member_string(&p->w, "version", INTERLINK_CRI_VERSION);
+    json_write_member_string(&p->w, "host", host);
+    json_write_member_i64(&p->w, "uid", geteuid());
+    json_write_member_array(&p->w, "findings");
+    machine_check(access("/tmp", W_OK) == 0 ? "/tmp" : getenv("INTERLINK_JOB_DIR"), probe_put, p);
+    probe_apptainer(p);
+    probe_engine(p);
+    probe_scratch(p);
+    probe_shared(p);
+    probe_relay(p); /* last: from here on children are reaped by a loop */
+    json_write_end(&p->w);
+    probe_facts(p);
+    json_write_member_i64(&p->w, "timeNs", clock_real_ns()); /* last, so that it is as young as can be */
+    json_write_end(&p->w);
+}
+
+int probe_main(void)
+{
+    struct probe p = { .nonce = "", .engine = "none", .relay = "none", .proxy = "", .scratch = "" };
+    const char *request = getenv("INTERLINK_PROBE");
+    struct status err = STATUS_INIT;
+
+    log_setup(LOG_ERROR, "agent");
+    if (request != NULL && *request != '\0') {
+        p.request = json_parse(&p.arena, str_of(request), &err);
+        if (p.request == NULL) {
+            log_error("INTERLINK_PROBE: %s", err.message);
+            arena_free(&p.arena);
+            return AGENT_EXIT_ENVIRONMENT;
+        }
+    }
+    const char *nonce = json_string(json_member(p.request, "nonce"), "");
+    p.nonce = strspn(nonce, "0123456789abcdef") == strlen(nonce) ? nonce : "";
+    json_writer_init(&p.w, &p.out, 0);
+    buf_append_str(&p.out, PROBE_MARK);
+    probe_all(&p);
+    buf_append_byte(&p.out, '\n');
+    bool ok = write_all(STDOUT_FILENO, p.out.p, p.out.n, &err);
+    if (!ok)
+        log_error("%s", err.message);
+    buf_free(&p.out);
+    arena_free(&p.arena);
+    return ok ? AGENT_EXIT_OK : AGENT_EXIT_MACHINE;
+}
+
+#undef PROBE_PROGRAM_SECONDS
+#undef PROBE_OUTPUT_MAX
+#undef PROBE_DIAL_MS
+#undef PROBE_SCRATCH_MIN
+#undef PROBE_SHARED_MAX
+#undef probe_say
