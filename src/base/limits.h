@@ -260,6 +260,8 @@
  * default 60 s. */
 #define INTERLINK_END_DOUBT_MS 70000
 #define INTERLINK_ANSWER_MAX (16u << 20)
+/* The longest time that a Retry-After of a target is heeded for: a pod whose deletion waits for it keeps its job so long. */
+#define INTERLINK_HOLD_MAX_MS 300000
 #define INTERLINK_PING_TEXT_MAX 256
 #define INTERLINK_TOKEN_MAX (16u << 10) /* JWTs run to a few KiB */
 #define INTERLINK_LOG_STREAMS_MAX 256   /* each holds a connection */

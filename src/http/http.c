@@ -2,6 +2,7 @@
 #include "http/http.h"
 
 #include <strings.h>
+#include <time.h>
 
 /* ---- headers ---- */
 
@@ -183,6 +184,21 @@ int http_from_status_code(enum status_code code)
     case STATUS_DATA_LOSS: break;
     }
     return 500;
+}
+
+/* Seconds, or a date (RFC 9110 section 10.2.3). */
+int64_t http_retry_after_ms(const char *text, int64_t now)
+{
+    struct tm tm = { 0 };
+    uint64_t seconds;
+
+    if (parse_u64(text, INT32_MAX, &seconds))
+        return (int64_t)seconds * 1000;
+    const char *end = strptime(text, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+    if (end == NULL || *end != '\0')
+        return 0;
+    int64_t at = timegm(&tm);
+    return at > now ? (at - now) * 1000 : 0;
 }
 
 /* ---- URLs ---- */

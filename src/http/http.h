@@ -36,6 +36,8 @@ const char *http_reason(int http_status);
  * other way round. */
 enum status_code http_to_status_code(int http_status);
 int http_from_status_code(enum status_code code);
+/* Milliseconds that a Retry-After header asks for; 0 when it cannot be read. `now`: seconds since the epoch. */
+int64_t http_retry_after_ms(const char *text, int64_t now);
 
 /* Percent-encodes everything but RFC 3986's unreserved characters and those in `keep`. */
 void http_percent_encode(struct buf *out, const char *text, const char *keep);

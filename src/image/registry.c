@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "image/registry.h"
 
-#include <time.h>
-
 #include "image/manifest.h"
 #include "image/registry_internal.h"
 #include "io/file.h"
@@ -173,7 +171,7 @@ void registry_try_again(struct registry_call *call, const struct status *err, co
         return;
     }
     if (retry_after != NULL)
-        wanted = registry_retry_after_ms(retry_after, clock_real_ns() / 1000000000);
+        wanted = http_retry_after_ms(retry_after, clock_real_ns() / 1000000000);
     if (wanted > REGISTRY_RETRY_AFTER_MAX_MS) {
         struct status longer = *err;
         status_prefix(&longer, "it asks to wait %lld s", (long long)(wanted / 1000));
@@ -188,21 +186,6 @@ void registry_try_again(struct registry_call *call, const struct status *err, co
     log_debug("%s: %s; again in %lld ms", registry_call_host(call)->host->name, err->message,
               (long long)(wanted > delay ? wanted : delay));
     timer_start(r->loop, &call->timer, wanted > delay ? wanted : delay, registry_on_timer, call);
-}
-
-/* Seconds, or a date (RFC 9110 section 10.2.3). */
-int64_t registry_retry_after_ms(const char *text, int64_t now)
-{
-    struct tm tm = { 0 };
-    uint64_t seconds;
-
-    if (parse_u64(text, INT32_MAX, &seconds))
-        return (int64_t)seconds * 1000;
-    const char *end = strptime(text, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-    if (end == NULL || *end != '\0')
-        return 0;
-    int64_t at = timegm(&tm);
-    return at > now ? (at - now) * 1000 : 0;
 }
 
 /* ---- what the server says ---- */

@@ -60,8 +60,6 @@ void registry_send(struct registry_call *call);
 /* "404 Not Found (manifest unknown)" and the code for it. */
 void registry_http_error(const struct http_result *result, struct status *err);
 bool registry_may_retry(const struct http_result *result);
-/* Milliseconds that a Retry-After header asks for; 0 when it cannot be read. `now`: seconds since the epoch. */
-int64_t registry_retry_after_ms(const char *text, int64_t now);
 struct registry_host *registry_call_host(struct registry_call *call);
 
 /* ---- registry_token.c ---- */

@@ -208,8 +208,11 @@ static void job_on_created(void *arg, const struct interlink_answer *answer)
         status_set(&err, STATUS_UNAVAILABLE, "interLink at \"%s\" answered the create without naming a job",
                    job->target->name);
         job_unsure(job, &err, 0);
-    } else if (!answer->sent || (answer->http_status > 0 && answer->http_status < 500) || answer->told) {
-        /* Never sent, refused, or failed in the plugin's own words. */
+    } else if (answer->http_status / 100 == 2) {
+        /* A success of a kind that API servers do not have: whoever said so may have made the job. */
+        job_unsure(job, answer->err, 0);
+    } else if (!answer->sent || (answer->http_status > 0 && answer->http_status < 500) || answer->told || answer->put_off) {
+        /* Never sent, refused, put off, or failed in the plugin's own words. */
         job_rejected(job, answer->err);
     } else if (answer->http_status == 500) {
         /* The API server's own: it has given up on its plugin, which may or may not have started something. */
@@ -481,7 +484,7 @@ static void job_cancel_later(struct interlink_job *job, const struct status *err
 {
     job->error = *err;
     job->probed = false;
-    timer_start(job->target->loop, &job->timer, delay_ms, job_cancel_try, job);
+    timer_start(job->target->loop, &job->timer, interlink_target_pause_ms(job->target, delay_ms), job_cancel_try, job);
     if (job->on_retry != NULL)
         job->on_retry(job->cancel_arg, &job->error);
 }

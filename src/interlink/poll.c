@@ -184,7 +184,7 @@ static void poll_failed(struct interlink_target *t, const struct status *err)
         log_warn("%s", err->message);
     poll_drop_batches(&t->poll);
     t->poll.full_ms = 0;
-    int64_t pause = interlink_backoff_ms(t->poll.failures);
+    int64_t pause = interlink_target_pause_ms(t, interlink_backoff_ms(t->poll.failures));
     poll_finish(t, pause > poll_gap(t) ? pause : poll_gap(t));
 }
 
@@ -235,7 +235,7 @@ static void poll_on_answer(void *arg, const struct interlink_answer *answer)
     cleanup_arena struct arena arena = ARENA_INIT;
 
     t->poll.call = NULL;
-    if (answer->err != NULL && answer->http_status >= 500) {
+    if (answer->err != NULL && answer->http_status >= 500 && !answer->put_off) {
         t->health = *answer->err;
         t->poll.probe = interlink_call_start(
             t, &(struct interlink_call_options){ .method = "GET", .path = "/pinglink", .timeout_ms = INTERLINK_PING_TIMEOUT_MS,

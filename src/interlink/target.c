@@ -188,6 +188,25 @@ static void target_call_end(struct interlink_call *call, const struct interlink_
     on_answer(arg, answer);
 }
 
+int64_t interlink_target_pause_ms(const struct interlink_target *target, int64_t delay_ms)
+{
+    int64_t left = target->hold_ms - clock_mono_ms();
+
+    return left > delay_ms ? left : delay_ms;
+}
+
+/* Whether the server says that it did not act, and is to be left alone for a while (RFC 9110 section 10.2.3). */
+static bool target_is_put_off(struct interlink_target *t, const struct http_result *result)
+{
+    const char *after = http_headers_get(result->headers, "Retry-After");
+    int64_t ms = after != NULL ? http_retry_after_ms(after, clock_real_ns() / 1000000000) : 0;
+
+    if (result->http_status != 429 && (result->http_status != 503 || after == NULL))
+        return false;
+    t->hold_ms = clock_mono_ms() + (ms < INTERLINK_HOLD_MAX_MS ? ms : INTERLINK_HOLD_MAX_MS);
+    return true;
+}
+
 /* Anything but exactly 200 is an error; its text is dug out of the body. */
 static void target_on_done(void *arg, const struct http_result *result)
 {
@@ -210,6 +229,7 @@ static void target_on_done(void *arg, const struct http_result *result)
                    : result->http_status == 500 ? "no reason was given: the plugin behind it may be down"
                                                 : "no reason was given");
         answer.err = &err;
+        answer.put_off = target_is_put_off(call->target, result);
     }
     target_call_end(call, &answer);
 }
@@ -241,6 +261,13 @@ struct interlink_call *interlink_call_start(struct interlink_target *t, const st
     snprintf(call->what, sizeof call->what, "%s", o->path);
     list_append(&t->calls, &call->link);
     if (!target_refresh_token(t, &call->failure)) {
+        deferred_start(t->loop, &call->failed, target_on_failed, call);
+        return call;
+    }
+    int64_t hold = interlink_target_pause_ms(t, 0);
+    if (hold > 0) {
+        status_set(&call->failure, STATUS_UNAVAILABLE, "interLink at \"%s\" wants to be left alone for another %" PRId64
+                   " s: %s was not sent", t->name, (hold + 999) / 1000, o->path);
         deferred_start(t->loop, &call->failed, target_on_failed, call);
         return call;
     }

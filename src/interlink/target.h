@@ -21,6 +21,7 @@ struct interlink_answer {
     struct str body;
     bool sent; /* false: the target cannot have acted on it */
     bool told; /* an error with words of the plugin's own (in err->message) */
+    bool put_off; /* it was not acted upon: 429, or 503 with Retry-After */
 };
 
 struct interlink_call_options {
@@ -51,6 +52,8 @@ struct interlink_call {
 struct interlink_call *interlink_call_start(struct interlink_target *target,
                                             const struct interlink_call_options *options);
 void interlink_call_cancel(struct interlink_call *call); /* NULL is fine */
+/* The pause until `delay_ms` from now, or longer when the server has asked for that. */
+int64_t interlink_target_pause_ms(const struct interlink_target *target, int64_t delay_ms);
 
 /* ---- targets ---- */
 /* Jobs asked for in one status query. Entries of jobs that were freed meanwhile are NULL. */
@@ -81,6 +84,7 @@ struct interlink_target {
     struct buf token; /* "Bearer ...", as of token_stat */
     struct stat token_stat;
     struct status health;
+    int64_t hold_ms; /* monotonic; until then the server wants to hear nothing (Retry-After) */
     struct list jobs, calls, pings, logs;
     size_t job_count;
     struct interlink_calls counts[INTERLINK_CALL_KINDS];

@@ -366,7 +366,8 @@ static void sandbox_on_job_over(struct sandbox *sandbox, const struct interlink_
 static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
 {
     struct sandbox *sandbox = arg;
-    const char *jid = *state->jid != '\0' ? state->jid : sandbox->record->job_id;
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    const char *jid = *state->jid != '\0' ? state->jid : *record->job_id != '\0' ? record->job_id : record->job_uid;
 
     sandbox_learn_job(sandbox, state->jid, state->phase == INTERLINK_RUNNING ? state->nodes : "");
     switch (state->phase) {
@@ -374,14 +375,11 @@ static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
         if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__SUBMITTED &&
             sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__QUEUED))
             sandbox_put(sandbox, NULL);
-        sandbox_say(sandbox,
-                    xasprintf("job %s is queued%s%s%s%s", *jid != '\0' ? jid : sandbox->record->job_uid,
-                              *state->reason != '\0' ? ": " : "", state->reason, *state->message != '\0' ? ", " : "",
-                              state->message));
+        sandbox_say(sandbox, xasprintf("job %s is queued%s%s%s%s", jid, *state->reason != '\0' ? ": " : "", state->reason,
+                                       *state->message != '\0' ? ", " : "", state->message));
         break;
     case INTERLINK_RUNNING:
-        sandbox_say(sandbox, xasprintf("job %s has started; its agent has not called in yet",
-                                       *jid != '\0' ? jid : sandbox->record->job_uid));
+        sandbox_say(sandbox, xasprintf("job %s has started; its agent has not called in yet", jid));
         break;
     case INTERLINK_TERMINATED:
     case INTERLINK_GONE:
@@ -389,6 +387,8 @@ static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
             sandbox_on_job_over(sandbox, state);
         break;
     case INTERLINK_UNKNOWN:
+        if (*state->message != '\0')
+            sandbox_say(sandbox, xasprintf("the site does not tell how job %s is: %s", jid, state->message));
         break;
     }
 }

@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
     token_read((struct str){ (const char *)data, size }, &arena, &token, &err);
     credentials_read(&(struct image_auth){ .auth = text, .server_address = text }, &arena, &read, &err);
-    if (registry_retry_after_ms(text, 0) < 0)
+    if (http_retry_after_ms(text, 0) < 0)
         abort();
     http_headers_free(&headers);
     return 0;

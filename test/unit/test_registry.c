@@ -139,14 +139,14 @@ static void test_credentials(void **state)
 static void test_retry_after(void **state)
 {
     (void)state;
-    assert_int_equal(registry_retry_after_ms("5", 0), 5000);
-    assert_int_equal(registry_retry_after_ms("0", 0), 0);
-    assert_int_equal(registry_retry_after_ms("-5", 0), 0);
-    assert_int_equal(registry_retry_after_ms("soon", 0), 0);
-    assert_int_equal(registry_retry_after_ms("Thu, 01 Jan 1970 00:01:00 GMT", 50), 10000);
-    assert_int_equal(registry_retry_after_ms("Thu, 01 Jan 1970 00:01:00 GMT", 70), 0);
-    assert_int_equal(registry_retry_after_ms("Thu, 01 Jan 1970 00:01:00 GMT and more", 50), 0);
-    assert_int_equal(registry_retry_after_ms("99999999999999999999", 0), 0);
+    assert_int_equal(http_retry_after_ms("5", 0), 5000);
+    assert_int_equal(http_retry_after_ms("0", 0), 0);
+    assert_int_equal(http_retry_after_ms("-5", 0), 0);
+    assert_int_equal(http_retry_after_ms("soon", 0), 0);
+    assert_int_equal(http_retry_after_ms("Thu, 01 Jan 1970 00:01:00 GMT", 50), 10000);
+    assert_int_equal(http_retry_after_ms("Thu, 01 Jan 1970 00:01:00 GMT", 70), 0);
+    assert_int_equal(http_retry_after_ms("Thu, 01 Jan 1970 00:01:00 GMT and more", 50), 0);
+    assert_int_equal(http_retry_after_ms("99999999999999999999", 0), 0);
 }
 
 static void test_errors(void **state)
