@@ -102,3 +102,67 @@ def test_log_requests_are_checked(batch):
     assert batch.logs(p, SinceSeconds=1, SinceTime="2026-01-01T00:00:00Z")[0] == 400
     assert batch.logs(p, container="Not_a_label")[0] == 400
     assert batch.logs(pod(uid="abc"))[0] == 400
+
+
+# ---- the stock Slurm plugin's ways ----
+
+
+@pytest.fixture
+def stock(tmp_path):
+    server = kit.ApiServer(tmp_path, "--stock", str(tmp_path / "jobs"), "--keep", "0.1").start()
+    server.dir = tmp_path / "jobs"
+    yield server
+    server.close()
+
+
+def scripted(script):
+    p = pod(annotation=None)
+    p["metadata"]["annotations"] = {"slurm-job.vk.io/pre-exec": script}
+    p["spec"]["containers"][0]["env"] = [{"name": "A", "value": "it's"}]
+    return p
+
+
+def ended(server, p):
+    return kit.wait_for(lambda: server.state(p).get("terminated"), 10, "its end")
+
+
+def test_a_batch_script_runs_the_annotation(stock):
+    p = scripted('work=$(dirname "$(readlink /proc/$$/fd/1)"); . "$work/agent_envfile.properties"; echo "$A" >"$work/run-agent.out"; '
+                 'echo 7 >"$work/run-agent.status"; exit 7')
+    stock.created(p)
+    assert ended(stock, p)["exitCode"] == 7
+    assert stock.logs(p) == (200, "it's\n")
+    assert stock.delete(p)[0] == 200
+    kit.wait_for(lambda: stock.state(p) == {})
+    assert not list(stock.dir.glob("default-*"))
+    assert stock.delete(p) == (500, "")
+
+
+def test_an_exit_code_without_its_file_is_made_up(stock):
+    p = scripted("exit 7")
+    stock.created(p)
+    assert ended(stock, p)["exitCode"] != 7
+
+
+@pytest.mark.parametrize("volume", [{"secret": {"secretName": "x"}}, {"configMap": {"name": "x"}}, {"hostPath": {"path": "/tmp"}}, None])
+def test_what_it_takes_for_granted(stock, volume):
+    p = scripted("exit 0")
+    p["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
+    p["spec"]["volumes"] = [{"name": "v", **volume}] if volume else []
+    assert stock.create(p) == (500, "")
+    assert json.loads(stock.raw("POST", "/_jobs")[1]) == {}
+
+
+def test_a_null_create_is_a_job(stock):
+    assert stock.raw("POST", "/create", b"null")[0] == 200
+
+
+def test_follow_and_tail(stock):
+    p = scripted('work=$(dirname "$(readlink /proc/$$/fd/1)"); sleep 0.3; echo one >"$work/run-agent.out"; sleep 0.3; '
+                 'echo two >>"$work/run-agent.out"; echo 0 >"$work/run-agent.status"; exit 0')
+    stock.created(p)
+    text = stock.logs(p, Follow=True)[1]
+    assert "does not exist yet, sleeping before retrying..." in text and text.endswith("one\ntwo\n")
+    assert stock.logs(p, Tail=1) == (200, "two\n")
+    assert stock.logs(p, Tail=3) == (500, "")  # the number of lines as it counts them
+    assert stock.logs(p, Tail=4) == (200, "one\ntwo\n")
