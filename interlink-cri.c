@@ -178,6 +178,8 @@
 #include "agent/engine_update.c"
 #include "agent/engine_stats.c"
 #include "agent/engine_crun.c"
+#include "agent/apptainer.c"
+#include "agent/engine_apptainer.c"
 #include "agent/engine_host.c"
 #include "agent/machine.c"
 #include "agent/probe.c"

@@ -7,6 +7,7 @@
 
 #include "agent/agent_context.h"
 #include "agent/agent_settle.h"
+#include "agent/engine_apptainer.h"
 #include "agent/probe.h"
 #include "io/child.h"
 #include "io/file.h"
@@ -22,7 +23,7 @@ struct agent_program {
     struct agent agent;
     struct isolation isolation;
     char *token; /* owned; "" when it is in a file */
-    char *relay, *relay_pin, *engine, *cgroup_parent, *netns, *cdi_dirs; /* owned */
+    char *relay, *relay_pin, *engine, *apptainer, *cgroup_parent, *netns, *cdi_dirs; /* owned */
     bool relay_is_unix;
     bool own_ipc, own_uts, own_pid; /* namespaces */
     struct rpc_service service;
@@ -74,6 +75,7 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     p->relay = agent_setting("INTERLINK_RELAY");
     p->relay_pin = agent_setting("INTERLINK_RELAY_PIN");
     p->engine = agent_setting("INTERLINK_ENGINE");
+    p->apptainer = agent_setting("INTERLINK_APPTAINER");
     p->cgroup_parent = agent_setting("INTERLINK_CGROUP_PARENT");
     p->netns = agent_setting("INTERLINK_NETNS");
     p->cdi_dirs = agent_setting("INTERLINK_CDI_DIRS");
@@ -106,7 +108,7 @@ static void agent_strip_environment(void)
     static const char *const names[] = {
         "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
         "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL", "INTERLINK_NETNS",
-        "INTERLINK_CDI_DIRS", "INTERLINK_TOKEN",
+        "INTERLINK_CDI_DIRS", "INTERLINK_TOKEN",     "INTERLINK_APPTAINER",
     };
 
     for (size_t i = 0; i < COUNT_OF(names); i++)
@@ -117,6 +119,7 @@ static bool agent_enter_isolation(struct agent_program *p, char **argv, struct s
 {
     struct isolate_options options = {
         .argv = argv, .host_ipc = !p->own_ipc, .host_uts = !p->own_uts, .host_pid = !p->own_pid, .netns = p->netns,
+        .none = strcmp(p->engine, "apptainer") == 0,
     };
 
     return isolate_enter(&options, &p->isolation, err);
@@ -185,6 +188,7 @@ static void agent_pick_engine(struct agent_program *p)
     char name[256] = "";
     struct engine_options options = {
         .wanted = p->engine,
+        .apptainer = p->apptainer,
         .job_dir = agent->job_dir,
         .sandbox_id = agent->sandbox_id,
         .cgroup_parent = p->cgroup_parent,
@@ -368,6 +372,7 @@ static void agent_free(struct agent_program *p)
     free(p->relay);
     free(p->relay_pin);
     free(p->engine);
+    free(p->apptainer);
     free(p->cgroup_parent);
     free(p->netns);
     free(p->cdi_dirs);
@@ -377,20 +382,21 @@ static void agent_free(struct agent_program *p)
 
 static int agent_show_features(char **argv)
 {
-    struct agent_program p = { .netns = (char *)(uintptr_t)"", .own_ipc = true, .own_uts = true, .own_pid = true };
+    cleanup_free char *wanted = agent_setting("INTERLINK_ENGINE"), *images = agent_setting("INTERLINK_IMAGES");
+    cleanup_free char *apptainer = agent_setting("INTERLINK_APPTAINER");
+    struct agent_program p = { .netns = (char *)(uintptr_t)"", .own_ipc = true, .own_uts = true, .own_pid = true, .engine = wanted };
     Interlink__Agent__V1__HelloResponse answer = INTERLINK__AGENT__V1__HELLO_RESPONSE__INIT;
     Interlink__Agent__V1__Features features;
     struct status err = STATUS_INIT;
-    cleanup_free char *wanted = agent_setting("INTERLINK_ENGINE"), *images = agent_setting("INTERLINK_IMAGES");
     cleanup_buf struct buf json = BUF_INIT;
     struct json_writer w;
-    char reason[256] = "";
+    char reason[ENGINE_REASON_SIZE] = "";
 
     if (!agent_enter_isolation(&p, argv, &err)) {
         log_error("%s", err.message);
         return AGENT_EXIT_MACHINE;
     }
-    struct engine_options options = { .wanted = wanted, .isolation = p.isolation, .images = images };
+    struct engine_options options = { .wanted = wanted, .apptainer = apptainer, .isolation = p.isolation, .images = images };
     const char *engine = engine_probe(&options, &features, reason, &err);
     answer.version = (char *)(uintptr_t)INTERLINK_CRI_VERSION;
     answer.engine = (char *)(uintptr_t)(engine != NULL ? engine : "none");
@@ -410,6 +416,10 @@ int agent_main(int argc, char **argv)
 
     if (argc == 3 && strcmp(argv[2], "features") == 0)
         return agent_show_features(argv);
+    if (argc == 3 && strcmp(argv[2], "idle") == 0)
+        return AGENT_EXIT_OK;
+    if (argc > 3 && strcmp(argv[2], "enter") == 0)
+        return engine_apptainer_enter(argc, argv);
     umask(0077);
     if (argc == 3 && strcmp(argv[2], "--probe") == 0)
         return probe_main();

@@ -4,7 +4,8 @@
  * them, and is the gRPC server (proto/agent.proto) on a connection that it dials itself.
  *
  * It takes no arguments: its settings are in its environment, which containers do not inherit. With the one argument
- * "features" it only says, as a HelloResponse in JSON, what an agent could do on this machine, and ends.
+ * "features" it only says, as a HelloResponse in JSON, what an agent could do on this machine, and ends. ("idle" and "enter ..."
+ * are said by apptainer in a container: engine_apptainer.c.)
  *
  *   INTERLINK_RELAY          where to dial: unix:///path or host:port
  *   INTERLINK_RELAY_PIN      sha256:HEX of the relay's key; without it the relay needs a certificate that is trusted here
@@ -13,7 +14,8 @@
  *   INTERLINK_TOKEN          ... unless it is here
  *   INTERLINK_NAMESPACES     which of ipc, uts, pid the pod does not share with the machine: "ipc,uts,pid"
  *   INTERLINK_IMAGES         the node's image store, when this machine sees it
- *   INTERLINK_ENGINE         auto (default), crun, host (no images and no isolation: only when it is named)
+ *   INTERLINK_ENGINE         auto (default), crun, apptainer, host (no images and no isolation: only when it is named)
+ *   INTERLINK_APPTAINER      where the site's apptainer is; else it is looked for in $PATH
  *   INTERLINK_CGROUP_PARENT  the pod's cgroup
  *   INTERLINK_NETNS          the pod's network namespace, a file on this machine; without it the pod uses the machine's network
  *   INTERLINK_CDI_DIRS       where this machine has CDI specifications, separated by colons (/etc/cdi:/var/run/cdi)

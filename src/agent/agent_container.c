@@ -237,7 +237,7 @@ static void agent_operation_create(struct agent_container *c, struct agent_opera
     c->stdin_once = config->stdin_once;
     c->has_termination_log = agent_sources_has_termination_log(op->request);
     c->own_pid = agent_container_namespaces(config)->pid == RUNTIME__V1__NAMESPACE_MODE__CONTAINER &&
-                 c->agent->engine != NULL && strcmp(engine_name(c->agent->engine), "host") != 0;
+                 c->agent->engine != NULL && strcmp(engine_name(c->agent->engine), "crun") == 0;
     c->busy = agent_usable(c->agent, &err) && agent_container_target(c->agent, config, &work.target_pid, &err) &&
               worker_start(c->agent->loop, &c->worker, agent_create_worker, &work, agent_container_on_created, c, &err);
     if (!c->busy)

@@ -49,7 +49,7 @@ struct agent {
     bool own_mounts;    /* in a mount namespace of our own, in which we may mount */
     struct engine *engine;      /* owned; NULL when none can be used, and then engine_error says why */
     struct status engine_error;
-    char engine_reason[256];
+    char engine_reason[ENGINE_REASON_SIZE];
     Runtime__V1__PodSandboxConfig *sandbox; /* owned; NULL until ConfigureSandbox */
     struct strmap containers;   /* id -> struct agent_container, owned */
     bool greeted;               /* the node has said hello on this connection */

@@ -2,6 +2,7 @@
 #include "agent/engine_impl.h"
 
 #include "agent/cdi.h"
+#include "agent/engine_apptainer.h"
 #include "agent/launch.h"
 #include "agent/terminal.h"
 #include "agent/track.h"
@@ -30,34 +31,75 @@ static bool engine_has_containers(const struct isolation *is)
     return is->mount && (is->pid || is->host_pid);
 }
 
-static const struct engine_ops *engine_pick(const struct engine_options *o, char reason[256], struct status *err)
+static void engine_describe_crun(const struct isolation *is, char reason[ENGINE_REASON_SIZE])
+{
+    if (is->uid == 0 && !is->user)
+        snprintf(reason, ENGINE_REASON_SIZE, "namespaces as root");
+    else
+        snprintf(reason, ENGINE_REASON_SIZE, "namespaces in a user namespace with %u id%s", is->uids, is->uids == 1 ? "" : "s");
+}
+
+/* From inside namespaces of ours, which lack something, apptainer would lack it, too. */
+static bool engine_has_apptainer(const struct engine_options *o, struct apptainer *out, struct status *err)
+{
+    if (o->isolation.user || o->isolation.mount)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "the agent is in namespaces of its own already");
+    return apptainer_find(o->apptainer, out, err);
+}
+
+/* The best that works here; what was passed over is in the reason, or in the error when there is nothing. */
+static const struct engine_ops *engine_pick_any(const struct engine_options *o, struct apptainer *apptainer,
+                                                char reason[ENGINE_REASON_SIZE], struct status *err)
 {
     const struct isolation *is = &o->isolation;
-    bool any = *o->wanted == '\0' || strcmp(o->wanted, "auto") == 0;
-    bool root = is->uid == 0 && !is->user;
+    struct status why = STATUS_INIT;
 
-    if (any || strcmp(o->wanted, "crun") == 0) {
-        if (engine_has_containers(is)) {
-            if (root)
-                snprintf(reason, 256, "namespaces as root");
-            else
-                snprintf(reason, 256, "namespaces in a user namespace with %u id%s", is->uids, is->uids == 1 ? "" : "s");
+    if (engine_has_containers(is)) {
+        engine_describe_crun(is, reason);
+        return &engine_crun;
+    }
+    if (engine_has_apptainer(o, apptainer, &why)) {
+        snprintf(reason, ENGINE_REASON_SIZE, "%s at %s, %s; not crun: %s", apptainer->version, apptainer->path,
+                 apptainer->setuid ? "setuid" : "with user namespaces", is->missing);
+        return &engine_apptainer;
+    }
+    if (o->allow_host) {
+        snprintf(reason, ENGINE_REASON_SIZE, "allowed by the configuration; not crun: %s; not apptainer: %.300s", is->missing, why.message);
+        return &engine_host;
+    }
+    status_set(err, STATUS_FAILED_PRECONDITION,
+               "no engine can make containers in this job: not crun: %.255s; not apptainer: %.300s; not host: the configuration does not "
+               "allow it (Engine: host)", is->missing, why.message);
+    return NULL;
+}
+
+static const struct engine_ops *engine_pick(const struct engine_options *o, struct apptainer *apptainer,
+                                            char reason[ENGINE_REASON_SIZE], struct status *err)
+{
+    if (*o->wanted == '\0' || strcmp(o->wanted, "auto") == 0)
+        return engine_pick_any(o, apptainer, reason, err);
+    if (strcmp(o->wanted, "crun") == 0) {
+        engine_describe_crun(&o->isolation, reason);
+        if (engine_has_containers(&o->isolation))
             return &engine_crun;
-        }
-        if (!any || !o->allow_host) {
-            status_set(err, STATUS_FAILED_PRECONDITION,
-                       "no engine can make containers in this job: %.255s%s", is->missing,
-                       any ? " (the configuration does not allow the host engine)" : "");
+        status_set(err, STATUS_FAILED_PRECONDITION, "no engine can make containers in this job: %.255s", o->isolation.missing);
+        return NULL;
+    }
+    if (strcmp(o->wanted, "apptainer") == 0) {
+        if (!engine_has_apptainer(o, apptainer, err)) {
+            status_prefix(err, "no engine can make containers in this job: apptainer");
+            err->code = STATUS_FAILED_PRECONDITION;
             return NULL;
         }
-        snprintf(reason, 256, "no containers can be made: %.200s", is->missing);
-        return &engine_host;
+        snprintf(reason, ENGINE_REASON_SIZE, "configured; %s at %s, %s", apptainer->version, apptainer->path,
+                 apptainer->setuid ? "setuid" : o->isolation.uid == 0 ? "as root" : "with user namespaces");
+        return &engine_apptainer;
     }
     if (strcmp(o->wanted, "host") == 0) {
-        snprintf(reason, 256, "configured");
+        snprintf(reason, ENGINE_REASON_SIZE, "configured");
         return &engine_host;
     }
-    status_set(err, STATUS_INVALID_ARGUMENT, "there is no engine \"%.40s\" (auto, crun or host)", o->wanted);
+    status_set(err, STATUS_INVALID_ARGUMENT, "there is no engine \"%.40s\" (auto, crun, apptainer or host)", o->wanted);
     return NULL;
 }
 
@@ -85,15 +127,17 @@ static bool engine_make_shm(struct engine *e, struct status *err)
            status_errno(err, "cannot mount the pod's /dev/shm at %s", path);
 }
 
-struct engine *engine_new(const struct engine_options *o, char reason[256], struct status *err)
+struct engine *engine_new(const struct engine_options *o, char reason[ENGINE_REASON_SIZE], struct status *err)
 {
-    const struct engine_ops *ops = engine_pick(o, reason, err);
+    struct apptainer apptainer = { .path = "" };
+    const struct engine_ops *ops = engine_pick(o, &apptainer, reason, err);
     char name[HOST_NAME_MAX + 1] = "";
 
     if (ops == NULL)
         return NULL;
     struct engine *e = xcalloc(1, sizeof *e);
     e->ops = ops;
+    e->apptainer = apptainer;
     e->isolation = o->isolation;
     e->pod = (struct podns)PODNS_INIT;
     e->dir = xasprintf("%s/engine", o->job_dir);
@@ -106,7 +150,7 @@ struct engine *engine_new(const struct engine_options *o, char reason[256], stru
     struct cgroup_options options = { .rootless = !e->root, .parent = o->cgroup_parent, .sandbox_id = o->sandbox_id,
                                       .job_dir = o->job_dir };
     cgroups_open(&e->cgroups, &options);
-    if (!dir_make(run, 0700, err) || !engine_make_shm(e, err)) {
+    if (!dir_make(run, 0700, err) || !engine_make_shm(e, err) || (ops == &engine_apptainer && !engine_apptainer_open(e, err))) {
         engine_free(e);
         return NULL;
     }
@@ -174,10 +218,11 @@ static bool engine_tries_user_namespaces(const struct engine_options *o)
     return false;
 }
 
-const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[256],
-                         struct status *err)
+const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out,
+                         char reason[ENGINE_REASON_SIZE], struct status *err)
 {
-    const struct engine_ops *ops = engine_pick(options, reason, err);
+    struct apptainer apptainer;
+    const struct engine_ops *ops = engine_pick(options, &apptainer, reason, err);
 
     interlink__agent__v1__features__init(out);
     if (ops == NULL)
@@ -302,7 +347,7 @@ static bool engine_start_podns(struct engine *e, const Runtime__V1__PodSandboxCo
     if (!e->root || e->ops != &engine_crun)
         return status_set(err, STATUS_FAILED_PRECONDITION,
                           "linux.security_context.namespace_options.userns_options: %s",
-                          e->root ? "the host engine makes no namespaces" : "only root may map the machine's ids, and this job runs without");
+                          e->root ? "this engine makes no user namespaces" : "only root may map the machine's ids, and this job runs without");
     return podns_start(&e->pod, &map, err) &&
            (chown(shm, podns_uid(&e->pod, 0), podns_gid(&e->pod, 0)) == 0 || status_errno(err, "cannot give %s to the pod's root", shm));
 }
@@ -387,6 +432,10 @@ bool engine_exec(struct engine *e, const char *id, const char *bundle, pid_t ini
         return false;
     if (io->tty)
         engine_add_term(&process);
+    if (e->ops->exec != NULL) {
+        process.argv = (char **)(uintptr_t)argv;
+        return e->ops->exec(e, id, bundle, &process, io, pid, err);
+    }
     struct launch l = { .process = &process, .argv = argv, .io = io, .cgroups = &e->cgroups, .id = id, .init = init,
                         .one_id = engine_has_one_id(e), .pod = &e->pod, .lsm = &e->lsm,
                         /* Else its mount namespace says whose it is. */
@@ -412,6 +461,10 @@ bool engine_signal(struct engine *e, const char *id, const char *bundle, pid_t i
     /* Each process hears it once. */
     if (count < 0)
         count = (int)track_signal(bundle, signal);
+    if (all && signal == SIGKILL && e->ops->kill != NULL)
+        e->ops->kill(bundle);
+    if (init > 0 && e->ops->program != NULL)
+        init = e->ops->program(init);
     if (count == 0 && init > 0 && kill(init, signal) < 0 && errno != ESRCH)
         return status_errno(err, "cannot send signal %d to process %d", signal, (int)init);
     return true;
@@ -438,6 +491,8 @@ static bool engine_kill_tracked(const char *bundle, struct status *err)
 
 bool engine_remove(struct engine *e, const char *id, const char *bundle, struct status *err)
 {
+    if (e->ops->kill != NULL)
+        e->ops->kill(bundle);
     if (!engine_kill_tracked(bundle, err))
         return false;
     track_unpin(bundle);

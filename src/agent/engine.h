@@ -3,6 +3,7 @@
  * engine.h: what makes containers inside a job. One table of functions an engine:
  *
  *   crun   libcrun, linked in: namespaces, overlayfs, cgroups where the job has them; as root or not
+ *   apptainer  the site's own, where we may make no namespaces: no privileges, one user
  *   host   no image: the command runs on the machine's own files; only when the configuration allows it
  *
  * Where each call may run is said with it: "loop" (it never blocks for long) or "worker" (in a forked copy of the agent,
@@ -27,7 +28,8 @@
 struct image_config; /* image/config.h */
 
 struct engine_options {
-    const char *wanted;     /* "", "auto", "crun" or "host" */
+    const char *wanted;     /* "", "auto", "crun", "apptainer" or "host" */
+    const char *apptainer;  /* its path, or a name for $PATH; NULL or "": apptainer or singularity from $PATH */
     bool allow_host;        /* the configuration allows the host engine to be picked by "auto" */
     const char *job_dir;    /* absolute, mode 0700; the engine keeps its own things in <job_dir>/engine */
     const char *sandbox_id; /* 64 hex digits */
@@ -39,19 +41,22 @@ struct engine_options {
 
 struct engine;
 
+/* What `reason` may hold: why this engine, and why none of those before it. */
+#define ENGINE_REASON_SIZE 768
 /* Picks and sets up the engine: makes <job_dir>/engine, the pod's /dev/shm and, where it may, its cgroup. `reason`
- * says why this one ("namespaces as root", "no mount namespace: Operation not permitted"). Loop; a few system calls.
+ * says why this one ("namespaces as root", "apptainer version 1.4.5 in /usr/bin; not crun: mount namespace: Operation not
+ * permitted"). Before the loop; a few system calls, and a few milliseconds of apptainer's when that is asked.
  * NULL when nothing can be used: FAILED_PRECONDITION that names what is missing. The caller frees with engine_free. */
-struct engine *engine_new(const struct engine_options *options, char reason[256], struct status *err);
+struct engine *engine_new(const struct engine_options *options, char reason[ENGINE_REASON_SIZE], struct status *err);
 /* Removes the pod's cgroup, mounts and <job_dir>/engine; containers must be gone. NULL is fine. Loop. */
 void engine_free(struct engine *engine);
 
-const char *engine_name(const struct engine *engine);   /* "crun", "host" */
+const char *engine_name(const struct engine *engine);   /* "crun", "apptainer", "host" */
 const char *engine_cgroups(const struct engine *engine); /* "v1", "v2", "hybrid", or "none": no limits are applied */
 bool engine_rootless(const struct engine *engine);
 void engine_features(const struct engine *engine, Interlink__Agent__V1__Features *out);
 /* What engine_new would pick and what that can do, without making anything. `reason`: as there. NULL: no engine. */
-const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[256],
+const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[ENGINE_REASON_SIZE],
                          struct status *err);
 
 /* The pod's hostname, resolv.conf, hosts and sysctls; before the first create; again to replace them for containers

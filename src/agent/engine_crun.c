@@ -144,7 +144,7 @@ static bool crun_create(struct engine *e, const struct engine_create *c, struct 
     struct security_facts facts;
     struct status ignored;
 
-    security_facts_fill(&facts, &e->isolation, e->root, true, e->cgroups.devices);
+    security_facts_fill(&facts, &e->isolation, e->ops->name, e->root, e->cgroups.devices);
     facts.pod = e->pod.on ? &e->pod : NULL;
     facts.foreign_network = e->root && !e->pod.on && !e->isolation.network && !security_host_network(c->sandbox);
     if (!security_check(&facts, c->config, c->sandbox, err))
@@ -455,7 +455,7 @@ static void crun_features(const struct isolation *isolation UNUSED, Interlink__A
     out->recursive_read_only_mounts = spec_has_mount_setattr();
 }
 
-const struct engine_ops engine_crun = { "crun", crun_features, crun_create, crun_start, crun_remove };
+const struct engine_ops engine_crun = { "crun", crun_features, crun_create, crun_start, crun_remove, NULL, NULL, NULL };
 
 #undef CRUN_FD_HIGH
 #undef CRUN_EXEC_FD

@@ -101,7 +101,7 @@ static bool host_create(struct engine *e, const struct engine_create *c, struct 
     struct security_facts facts;
     struct status ignored;
 
-    security_facts_fill(&facts, &e->isolation, e->root, false, e->cgroups.devices);
+    security_facts_fill(&facts, &e->isolation, e->ops->name, e->root, e->cgroups.devices);
     if (!security_check(&facts, c->config, c->sandbox, err))
         return false;
     if (!host_prepare(e, c, &facts, &s, &note, err)) {
@@ -141,4 +141,4 @@ static void host_features(const struct isolation *isolation UNUSED, Interlink__A
     /* none of them */
 }
 
-const struct engine_ops engine_host = { "host", host_features, host_create, host_start, host_remove };
+const struct engine_ops engine_host = { "host", host_features, host_create, host_start, host_remove, NULL, NULL, NULL };

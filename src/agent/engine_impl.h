@@ -3,11 +3,13 @@
 #ifndef AGENT_ENGINE_IMPL_H
 #define AGENT_ENGINE_IMPL_H
 
+#include "agent/apptainer.h"
 #include "agent/cgroup.h"
 #include "agent/engine.h"
 #include "agent/lsm.h"
 #include "agent/podns.h"
 
+struct process;
 struct engine_ops {
     const char *name;
     void (*features)(const struct isolation *isolation, Interlink__Agent__V1__Features *out);
@@ -15,8 +17,13 @@ struct engine_ops {
     bool (*start)(struct engine *engine, const char *id, const char *bundle, const struct engine_stdio *io, pid_t *pid,
                   struct status *err);
     bool (*remove)(struct engine *engine, const char *id, const char *bundle, struct status *err);
+    /* What follows is NULL where the kernel does it: a process joins namespaces, a signal reaches it, PID 1 takes all with it. */
+    bool (*exec)(struct engine *engine, const char *id, const char *bundle, const struct process *process,
+                 const struct engine_stdio *io, pid_t *pid, struct status *err);
+    pid_t (*program)(pid_t pid);      /* who hears the signals for this process of the agent's */
+    void (*kill)(const char *bundle); /* what else runs of the container */
 };
-extern const struct engine_ops engine_crun, engine_host;
+extern const struct engine_ops engine_crun, engine_apptainer, engine_host;
 
 struct engine {
     const struct engine_ops *ops;
@@ -31,6 +38,7 @@ struct engine {
     struct arena arena; /* of what follows */
     const char *const *cdi_dirs; /* NULL-terminated */
     struct lsm lsm;
+    struct apptainer apptainer; /* its engine's only */
     bool root;      /* uid 0 of the machine: several ids, devices, cgroups */
 };
 

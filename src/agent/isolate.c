@@ -364,6 +364,11 @@ static pid_t isolate_start(struct isolate_plan *p, struct isolate_failure *f)
                    (o->host_uts ? 0u : ISOLATE_UTS);
     int host_mount_fd = p->host_mount_fd;
 
+    if (o->none) {
+        snprintf(p->missing, sizeof p->missing, "no namespaces were asked for");
+        p->host_mount_fd = -1;
+        return isolate_try(p, asked, f);
+    }
     for (int without_pid = 0; without_pid <= (o->host_pid ? 0 : 1); without_pid++) {
         unsigned bits = without_pid ? all & ~(unsigned)ISOLATE_PID : all;
         for (int with_user = p->uid == 0 ? 0 : 1; with_user <= 1; with_user++) {

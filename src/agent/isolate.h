@@ -32,6 +32,7 @@ struct isolate_options {
     bool host_pid;     /* the pod uses the machine's PID namespace */
     bool host_ipc;     /* ... its IPC namespace */
     bool host_uts;     /* ... its hostname (set for pods without one of their own) */
+    bool none;         /* no namespaces at all: the engine is one that makes its own */
     const char *netns; /* the pod's network namespace, made by the node; "": the machine's network */
 };
 

@@ -243,8 +243,13 @@ static void launch_child(const struct launch *l, struct launch_fds *fds)
         /* The working directory may be readable for root only, or for the user only. */
         bool there = chdir(p->cwd) == 0;
         umask(022);
+        int keep[1 + COUNT_OF(l->pass)] = { fds->report };
+        for (size_t i = 0; i < l->pass_count; i++)
+            keep[1 + i] = l->pass[i];
         if (syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-            child_close_fds_except(&fds->report, 1);
+            child_close_fds_except(keep, 1 + l->pass_count);
+        for (size_t i = 0; i < l->pass_count; i++)
+            fcntl(l->pass[i], F_SETFD, 0);
         child_reset_signals();
         /* Nobody in the container may look into this process, which is still a copy of the agent, when it loses the
          * capabilities that protect it. Not earlier: without this flag a user namespace's /proc/self is closed. */
@@ -260,6 +265,27 @@ static void launch_child(const struct launch *l, struct launch_fds *fds)
             launch_exec(l, &f);
     }
     ssize_t ignored UNUSED = write(fds->report, &f, sizeof f);
+    _exit(127);
+}
+
+void launch_inside(const struct process *p, const struct engine_stdio *io, int report_fd)
+{
+    const struct launch l = { .process = p, .argv = (const char *const *)p->argv, .io = io, .one_id = true };
+    struct launch_fds fds = { -1, -1, -1, false, -1, report_fd };
+    struct launch_failure f;
+
+    memset(&f, 0, sizeof f);
+    bool ok = !io->tty || ((setsid() >= 0 || launch_failed(&f, "make a session")) && launch_stdio(&l, &fds, &f));
+    umask(022);
+    if (syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
+        child_close_fds_except(&report_fd, 1);
+    child_reset_signals();
+    ok = ok && (chdir(p->cwd) == 0 || launch_failed(&f, "enter the working directory"));
+    /* Without privilege a filter can only be had so (seccomp(2)). */
+    ok = ok && (prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L) == 0 || launch_failed(&f, "set no_new_privs"));
+    if (ok && launch_seccomp(p, &f))
+        launch_exec(&l, &f);
+    ssize_t ignored UNUSED = write(report_fd, &f, sizeof f);
     _exit(127);
 }
 
@@ -320,6 +346,26 @@ bool launch_exec_error(const char *program, int number, struct status *err)
     return false;
 }
 
+static bool launch_outcome(const struct launch_failure *f, ssize_t n, const char *program, struct status *err)
+{
+    if (n != (ssize_t)sizeof *f)
+        return status_set(err, STATUS_INTERNAL, "a new process went away");
+    if (f->is_exec)
+        return launch_exec_error(program, f->number, err);
+    errno = f->number;
+    return status_errno(err, "cannot start \"%.200s\": %.*s", program, (int)sizeof f->step, f->step);
+}
+
+bool launch_await(int report_fd, const char *program, struct status *err)
+{
+    struct launch_failure f;
+    ssize_t n;
+
+    while ((n = read(report_fd, &f, sizeof f)) < 0 && errno == EINTR)
+        ;
+    return n == 0 || launch_outcome(&f, n, program, err);
+}
+
 bool launch_process(const struct launch *l, pid_t *pid, struct status *err)
 {
     struct launch_fds fds = { -1, -1, -1, false, -1, -1 };
@@ -353,12 +399,7 @@ bool launch_process(const struct launch *l, pid_t *pid, struct status *err)
     while (waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
         ;
     *pid = -1;
-    if (n != (ssize_t)sizeof f)
-        return status_set(err, STATUS_INTERNAL, "a new process went away");
-    if (f.is_exec)
-        return launch_exec_error(l->argv[0], f.number, err);
-    errno = f.number;
-    return status_errno(err, "cannot start \"%.200s\": %s", l->argv[0], f.step);
+    return launch_outcome(&f, n, l->argv[0], err);
 }
 
 #undef LAUNCH_DEFAULT_PATH

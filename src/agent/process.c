@@ -42,24 +42,29 @@ static void process_put_strings(struct buf *b, char *const *strings)
         process_put_bytes(b, strings[i], strlen(strings[i]));
 }
 
+void process_encode(const struct process *p, struct buf *out)
+{
+    /* The plain fields first; pointers in them are meaningless to the reader and replaced. */
+    buf_append(out, p, sizeof *p);
+    process_put_strings(out, p->argv);
+    process_put_strings(out, p->env);
+    process_put_bytes(out, p->cwd, strlen(p->cwd));
+    process_put_bytes(out, p->seccomp, p->seccomp_size);
+    process_put_bytes(out, p->apparmor, strlen(p->apparmor));
+    process_put_bytes(out, p->selinux, strlen(p->selinux));
+    for (size_t i = 0; i < p->bind_count; i++) {
+        process_put_bytes(out, p->binds[i].source, strlen(p->binds[i].source));
+        process_put_bytes(out, p->binds[i].target, strlen(p->binds[i].target));
+        buf_append_byte(out, p->binds[i].read_only);
+    }
+}
+
 bool process_write(const struct process *p, const char *bundle, struct status *err)
 {
     struct buf b cleanup_buf = BUF_INIT;
     cleanup_free char *path = xasprintf("%s/process", bundle);
 
-    /* The plain fields first; pointers in them are meaningless to the reader and replaced. */
-    buf_append(&b, p, sizeof *p);
-    process_put_strings(&b, p->argv);
-    process_put_strings(&b, p->env);
-    process_put_bytes(&b, p->cwd, strlen(p->cwd));
-    process_put_bytes(&b, p->seccomp, p->seccomp_size);
-    process_put_bytes(&b, p->apparmor, strlen(p->apparmor));
-    process_put_bytes(&b, p->selinux, strlen(p->selinux));
-    for (size_t i = 0; i < p->bind_count; i++) {
-        process_put_bytes(&b, p->binds[i].source, strlen(p->binds[i].source));
-        process_put_bytes(&b, p->binds[i].target, strlen(p->binds[i].target));
-        buf_append_byte(&b, p->binds[i].read_only);
-    }
+    process_encode(p, &b);
     return file_replace(path, b.p, b.n, 0600, err);
 }
 
@@ -114,15 +119,10 @@ static char **process_get_strings(struct process_reader *r)
     return strings;
 }
 
-bool process_read(struct process *p, const char *bundle, struct status *err)
+bool process_decode(struct process *p, struct str bytes, struct status *err)
 {
-    struct buf text cleanup_buf = BUF_INIT;
-    cleanup_free char *path = xasprintf("%s/process", bundle);
-    struct process_reader r = { .arena = &p->arena };
+    struct process_reader r = { .arena = &p->arena, .rest = bytes };
 
-    if (!file_read(path, PROCESS_FILE_MAX, &text, err))
-        return status_prefix(err, "the container has not been created");
-    r.rest = (struct str){ (const char *)text.p, text.n };
     process_get_raw(&r, p, sizeof *p);
     p->arena = (struct arena)ARENA_INIT;
     p->argv = process_get_strings(&r);
@@ -145,9 +145,19 @@ bool process_read(struct process *p, const char *bundle, struct status *err)
     }
     if (r.bad || r.rest.n > 0) {
         process_free(p);
-        return status_set(err, STATUS_DATA_LOSS, "%s is damaged", path);
+        return status_set(err, STATUS_DATA_LOSS, "a process's description is damaged");
     }
     return true;
+}
+
+bool process_read(struct process *p, const char *bundle, struct status *err)
+{
+    struct buf text cleanup_buf = BUF_INIT;
+    cleanup_free char *path = xasprintf("%s/process", bundle);
+
+    if (!file_read(path, PROCESS_FILE_MAX, &text, err))
+        return status_prefix(err, "the container has not been created");
+    return process_decode(p, (struct str){ (const char *)text.p, text.n }, err) || status_prefix(err, "%s", path);
 }
 
 #undef PROCESS_FILE_MAX

@@ -7,7 +7,7 @@
 #include "agent/user.h"
 #include "base/base.h"
 
-/* A directory or file to be bound for a container of the host engine. */
+/* A directory or file to be bound for a container of the host engine; a link to be made for one of apptainer's. */
 struct process_bind {
     char *source, *target;
     bool read_only;
@@ -30,13 +30,16 @@ struct process {
     size_t seccomp_size;
     uint32_t seccomp_flags;
     char *apparmor, *selinux; /* a profile and a label (lsm.h); "": none */
-    struct process_bind *binds; /* host engine only */
+    struct process_bind *binds;
     size_t bind_count;
 };
 
 void process_free(struct process *p);
 #define cleanup_process __attribute__((cleanup(process_free)))
 bool process_write(const struct process *p, const char *bundle, struct status *err);
+/* The same as bytes, for a process of this program. */
+void process_encode(const struct process *p, struct buf *out);
+bool process_decode(struct process *p, struct str bytes, struct status *err);
 /* NOT_FOUND when the container has never been created. On failure there is nothing to free. */
 bool process_read(struct process *p, const char *bundle, struct status *err);
 /* The value of a variable; NULL when it is not set. */

@@ -65,7 +65,7 @@ static bool security_has_groups(void)
     return false;
 }
 
-void security_facts_fill(struct security_facts *f, const struct isolation *isolation, bool root, bool containers,
+void security_facts_fill(struct security_facts *f, const struct isolation *isolation, const char *engine, bool root,
                          bool device_rules)
 {
     struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -74,10 +74,12 @@ void security_facts_fill(struct security_facts *f, const struct isolation *isola
     syscall(SYS_capget, &header, data);
     *f = (struct security_facts){ .isolation = isolation,
                                   .root = root,
-                                  .containers = containers,
+                                  .engine = engine,
+                                  .containers = strcmp(engine, "crun") == 0,
+                                  .own_root = strcmp(engine, "host") != 0,
                                   .device_rules = device_rules,
-                                  /* With one id only setgroups(2) is forbidden. */
-                                  .kept_groups = !root && isolation->gids <= 1 && security_has_groups(),
+                                  /* With one id only, and as an ordinary user, setgroups(2) is forbidden. */
+                                  .kept_groups = !root && (isolation->gids <= 1 || !isolation->user) && security_has_groups(),
                                   .available = data[0].permitted | (uint64_t)data[1].permitted << 32 };
 }
 
@@ -226,6 +228,9 @@ static bool security_check_pid(const struct security_facts *f, const Runtime__V1
     const char *field = SECURITY_CONTEXT "namespace_options.pid";
     const struct isolation *is = f->isolation;
 
+    if (!f->containers && f->own_root && n->pid != RUNTIME__V1__NAMESPACE_MODE__CONTAINER)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "%s: only CONTAINER is possible: the %s engine gives each container a PID "
+                          "namespace of its own", field, f->engine);
     if (!f->containers) /* the host engine has no PID namespaces; that it is used is the operator's choice */
         return true;
     switch (n->pid) {
@@ -275,7 +280,7 @@ static bool security_check_image_mount(const struct security_facts *f, const Run
         return *m->image_sub_path == '\0' ||
                status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].image_sub_path: without an image", index);
     if (!f->containers)
-        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].image: the host engine has no images", index);
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].image: the %s engine mounts no images", index, f->engine);
     if (*m->host_path != '\0')
         return status_set(err, STATUS_INVALID_ARGUMENT, "mounts[%zu].host_path: not together with an image", index);
     if (!m->readonly)
@@ -299,15 +304,16 @@ static bool security_check_mount(const struct security_facts *f, const Runtime__
     if (!podns_parse_mount(m, index, &map, &mapped, err))
         return false;
     if (mapped && (!f->root || !f->containers))
-        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: only root can map the owners of a mount, %s", index,
-                          f->root ? "and the host engine makes plain ones only" : "and this job runs without");
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: only root can map the owners of a mount, and %s%s",
+                          index, f->containers ? "this job runs without" : f->engine,
+                          f->containers ? "" : " is an engine that makes plain ones only");
     if (mapped && m->image != NULL && *m->image->image != '\0' && (f->pod == NULL || !userns_maps_equal(&map, &f->pod->map)))
         return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu].uidMappings: of an image they must be those of the pod", index);
     if (m->recursive_read_only && (!m->readonly || m->propagation != RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_PRIVATE))
         return status_set(err, STATUS_INVALID_ARGUMENT,
                           "mounts[%zu].recursive_read_only: needs readonly and PROPAGATION_PRIVATE", index);
     if (!f->containers && (m->recursive_read_only || m->n_mount_options > 0 || m->propagation != 0))
-        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu]: the host engine only makes plain mounts", index);
+        return status_set(err, STATUS_FAILED_PRECONDITION, "mounts[%zu]: the %s engine only makes plain mounts", index, f->engine);
     for (size_t i = 0; i < m->n_mount_options; i++) {
         bool known = false;
         for (size_t k = 0; k < COUNT_OF(allowed); k++)
@@ -349,7 +355,7 @@ bool security_check(const struct security_facts *f, const Runtime__V1__Container
         return security_refuse(err, SECURITY_CONTEXT "privileged", "the pod has a user namespace of its own");
     if (s->privileged && !security_check_privileged(f, sandbox, err))
         return false;
-    if (s->readonly_rootfs && !f->containers)
+    if (s->readonly_rootfs && !f->own_root)
         return security_refuse(err, SECURITY_CONTEXT "readonly_rootfs", "the host engine has no root file system of its own");
     if (s->supplemental_groups_policy != RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Merge &&
         s->supplemental_groups_policy != RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict)
@@ -383,6 +389,9 @@ static bool security_refuse_id(const struct security_facts *f, const char *field
     struct userns_map map;
     struct status how = STATUS_INIT;
 
+    if (!f->containers && !is->user)
+        return status_set(err, STATUS_FAILED_PRECONDITION, "%s: %s %u cannot be mapped: the %s engine runs everything as the job's user, %u",
+                          field, kind, id, f->engine, *kind == 'u' ? is->uid : is->gid);
     if (f->pod != NULL)
         return status_set(err, STATUS_FAILED_PRECONDITION, "%s: %s %u is not one of the pod's user namespace", field, kind, id);
     if (is->user && is->uids > 1 && is->gids > 1)

@@ -16,7 +16,9 @@ struct security_facts {
     const struct isolation *isolation;
     const struct podns *pod; /* the pod's own user namespace; NULL: it has none */
     bool root;         /* all ids, devices and real capabilities */
-    bool containers;   /* the engine has namespaces and mounts (crun), or not (host) */
+    const char *engine; /* its name, for messages */
+    bool containers;   /* the engine has namespaces and mounts of ours (crun), or not (apptainer, host) */
+    bool own_root;     /* containers have a root file system of their own (crun, apptainer) */
     bool device_rules; /* access to device nodes can be restricted by cgroups */
     bool kept_groups;  /* processes keep supplementary groups of the job's user, for they cannot be given up */
     bool foreign_network; /* the pod is to have a network of its own and uses the machine's, which it would have rights over */
@@ -24,7 +26,8 @@ struct security_facts {
 };
 /* Whether the pod asks for the machine's network. */
 bool security_host_network(const Runtime__V1__PodSandboxConfig *sandbox);
-void security_facts_fill(struct security_facts *f, const struct isolation *isolation, bool root, bool containers,
+/* `engine`: its name. */
+void security_facts_fill(struct security_facts *f, const struct isolation *isolation, const char *engine, bool root,
                          bool device_rules);
 
 /* Checks every field that has to do with security, namespaces and mounts' options; lsm.h: profiles and labels.

@@ -19,8 +19,8 @@ bool spec_cdi_check(const struct spec_input *in, struct status *err)
     for (size_t i = 0; i < count; i++) {
         const struct cdi_hook *hook = &in->cdi->hooks[i];
         if (!in->facts->containers)
-            return status_set(err, STATUS_FAILED_PRECONDITION, "CDI_devices: hook %s %.200s: the host engine runs no hooks", hook->name,
-                              hook->path);
+            return status_set(err, STATUS_FAILED_PRECONDITION, "CDI_devices: hook %s %.200s: the %s engine runs no hooks", hook->name,
+                              hook->path, in->facts->engine);
         if (in->engine->pod.on)
             return status_set(err, STATUS_FAILED_PRECONDITION,
                               "CDI_devices: hook %s %.200s: hooks are not run for a pod with a user namespace of its own", hook->name,

@@ -132,7 +132,7 @@ static bool spec_cwd(const struct spec_input *in, struct spec *out, struct statu
     out->process.cwd = arena_printf(&out->arena, "%s%s", *dir == '/' ? "" : "/", dir);
     /* Images name folders that they do not hold; with a root of its own the container gets them. (From libcrun, as the pod's root,
      * where owners are mapped: ours may have no id there.) */
-    if (in->facts->containers && !in->engine->pod.on && !rootfs_mkdir(in->root_fd, out->process.cwd, err))
+    if (in->facts->own_root && !in->engine->pod.on && !rootfs_mkdir(in->root_fd, out->process.cwd, err))
         return status_prefix(err, "working_dir");
     return true;
 }
@@ -157,8 +157,13 @@ static bool spec_user(const struct spec_input *in, struct spec *out, struct buf 
         r.group_count = s->n_supplemental_groups;
         r.strict = s->supplemental_groups_policy == RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
     }
-    if (!in->facts->containers && !in->facts->isolation->user && *r.image_user == '\0') {
-        /* On the machine's own files the default is the job's user. */
+    bool from_image = !r.has_uid && *r.username == '\0';
+    if (!in->facts->containers && !in->facts->isolation->user && (*r.image_user == '\0' || (in->facts->own_root && from_image))) {
+        /* On the machine's own files the default is the job's user, and without namespaces of ours there is no other: then what
+         * the image says about it is no wish of the pod's. */
+        if (*r.image_user != '\0')
+            buf_printf(note, "%sthe container runs as the job's user %u, not as the image's \"%.60s\"", note->n > 0 ? "; " : "",
+                       in->facts->isolation->uid, r.image_user);
         snprintf(own, sizeof own, "%u:%u", in->facts->isolation->uid, in->facts->isolation->gid);
         r.image_user = own;
         r.strict = r.strict || !in->facts->root;

@@ -86,7 +86,7 @@ const size_t config_key_count = COUNT_OF(config_keys);
 const struct config_key config_handler_keys[] = {
     { "Name", CONFIG_TEXT, CONFIG_AT_HANDLER(name), "what RuntimeClass.handler says", NULL },
     { "Target", CONFIG_TEXT, CONFIG_AT_HANDLER(url), "local, or the URL of an interLink API", NULL },
-    { "Engine", CONFIG_TEXT, CONFIG_AT_HANDLER(engine), "auto, crun or host", NULL },
+    { "Engine", CONFIG_TEXT, CONFIG_AT_HANDLER(engine), "auto, crun, apptainer or host", NULL },
     { "JobPer", CONFIG_TEXT, CONFIG_AT_HANDLER(job_per), "what is one job: pod or container", NULL },
     { "Program", CONFIG_PATH, CONFIG_AT_HANDLER(program), "path of interlink-cri on the machines where jobs run", NULL },
     { "BearerTokenFile", CONFIG_PATH, CONFIG_AT_HANDLER(bearer_token_file), "token for the API", NULL },

@@ -160,7 +160,7 @@ static bool config_check_proxy(const struct json *j, const char *proxy, struct s
 
 bool config_check_handler(const struct json *j, struct node_handler_options *handler, struct status *err)
 {
-    static const char *const engines[] = { "", "auto", "crun", "host" };
+    static const char *const engines[] = { "", "auto", "crun", "apptainer", "host" };
     bool known = false;
 
     if (!json_is(j, JSON_OBJECT))
@@ -181,7 +181,7 @@ bool config_check_handler(const struct json *j, struct node_handler_options *han
     for (size_t i = 0; i < COUNT_OF(engines); i++)
         known = known || strcmp(handler->engine, engines[i]) == 0;
     if (!known)
-        return json_fail(json_member(j, "Engine"), err, "wanted auto, crun or host, found \"%.64s\"", handler->engine);
+        return json_fail(json_member(j, "Engine"), err, "wanted auto, crun, apptainer or host, found \"%.64s\"", handler->engine);
     if (*handler->job_per != '\0' && strcmp(handler->job_per, "pod") != 0 && strcmp(handler->job_per, "container") != 0)
         return json_fail(json_member(j, "JobPer"), err, "wanted pod or container, found \"%.64s\"", handler->job_per);
     if (*handler->url == '\0' && *handler->job_per != '\0' && strcmp(handler->job_per, "pod") != 0)

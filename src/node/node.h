@@ -69,7 +69,7 @@ struct volumes;
 struct node_handler_options {
     const char *name;   /* what RuntimeClass.handler says */
     const char *url;    /* interLink API; "": the embedded plugin on this machine */
-    const char *engine; /* "", "auto", "crun", "host" */
+    const char *engine; /* "", "auto", "crun", "apptainer", "host" */
     const char *job_per; /* "" and "pod": a pod is a job whose agent makes its containers; "container": each container is a job */
     const char *program; /* path of this program on the machines where jobs run; "": not known */
     const char *bearer_token_file, *ca_file, *client_cert_file, *client_key_file; /* "" when none */

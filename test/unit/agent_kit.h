@@ -47,7 +47,7 @@ static void kit_sleep_ms(long ms)
     nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL);
 }
 
-struct engine *engine_new(const struct engine_options *options, char reason[256], struct status *err)
+struct engine *engine_new(const struct engine_options *options, char reason[ENGINE_REASON_SIZE], struct status *err)
 {
     (void)options;
     (void)err;
@@ -84,7 +84,7 @@ void engine_features(const struct engine *engine, Interlink__Agent__V1__Features
     out->recursive_read_only_mounts = true;
 }
 
-const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[256],
+const char *engine_probe(const struct engine_options *options, Interlink__Agent__V1__Features *out, char reason[ENGINE_REASON_SIZE],
                          struct status *err)
 {
     (void)options;

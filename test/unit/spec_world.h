@@ -106,7 +106,7 @@ static struct world *world_new(bool root)
     w->engine.dir = fixture.dir;
     w->engine.hostname = (char *)(uintptr_t) "pod-name";
     w->engine.cgroups.mode = root ? CGROUP_V1 : CGROUP_NONE;
-    w->facts = (struct security_facts){ .isolation = &w->engine.isolation, .root = root, .containers = true, .device_rules = true,
+    w->facts = (struct security_facts){ .isolation = &w->engine.isolation, .root = root, .engine = "crun", .containers = true, .own_root = true, .device_rules = true,
                                         .available = (1ull << 41) - 1 };
     runtime__v1__container_config__init(&w->config);
     runtime__v1__linux_container_config__init(&w->linux);

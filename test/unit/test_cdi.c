@@ -201,6 +201,8 @@ static void test_host_engine(void **state)
 
     (void)state;
     w->facts.containers = false;
+    w->facts.engine = "host";
+    w->facts.own_root = false;
     edit(w, "{env: [A=1]}");
     assert_non_null(convert(w));
     edit(w, "{hooks: [{hookName: prestart, path: /bin/true}]}");

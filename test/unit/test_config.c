@@ -180,7 +180,7 @@ static void test_refused(void **state)
     refused("Handlers: [{Name: a, Target: 'http://u@h'}]\n",
             "test.yaml: line 1, column 22: Handlers[0].Target: \"http://u@h\": a host, a port and a path are all it may hold");
     refused("Handlers: [{Name: a, Target: local, Engine: docker}]\n",
-            "test.yaml: line 1, column 37: Handlers[0].Engine: wanted auto, crun or host, found \"docker\"");
+            "test.yaml: line 1, column 37: Handlers[0].Engine: wanted auto, crun, apptainer or host, found \"docker\"");
     refused("Handlers: [{Name: a, Target: local, SharedPaths: [/a]}]\n",
             "test.yaml: line 1, column 37: Handlers[0].SharedPaths: handler a runs its pods on this machine, which has all paths");
     refused("SharedPaths: [a]\n", "test.yaml: line 1, column 15: SharedPaths[0]: wanted an absolute path, found \"a\"");

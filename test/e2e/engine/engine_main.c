@@ -5,12 +5,13 @@
  *
  *   engine_main JOB_DIR LAYER_DIR [ENGINE [MODE]]
  *
- * ENGINE: auto, crun, host. MODE: host-pid (the machine's PID namespace), times (only the last part), wait (one container
+ * ENGINE: auto, crun, apptainer ($APPTAINER: its path), host. MODE: host-pid (the machine's PID namespace), times (only the last part), wait (one container
  * runs until somebody ends us), propagate (mounts come and go between $SHARED and a container; as root).
  *
  * The pod's id is in $SANDBOX_ID. Exit status 0: every check passed. Times are printed for whoever wants to compare.
  */
 #include "agent/engine.h"
+#include "agent/engine_apptainer.h"
 #include "image/config.h"
 #include "io/child.h"
 #include "io/file.h"
@@ -28,7 +29,7 @@
 static struct {
     struct engine *engine;
     const char *job, *layer;
-    bool root, containers, limits, own_pid;
+    bool root, containers, apptainer, limits, own_pid;
     int checks, failures;
 } t;
 
@@ -176,7 +177,7 @@ static bool box_create(struct box *b)
     const char *layers[] = { t.layer };
     struct call c = { .kind = CREATE,
                       .create = { .id = b->id, .bundle = b->bundle, .config = &config, .sandbox = &sandbox,
-                                  .image = t.containers ? &image : NULL, .layers = layers, .layer_count = 1,
+                                  .image = t.containers || t.apptainer ? &image : NULL, .layers = layers, .layer_count = 1,
                                   .sources = sources, .target_pid = target_pid } };
     double start = now_ms();
     b->created = call(&c);
@@ -363,7 +364,7 @@ static void test_output(void)
     expect("no such file", -1, "no such file or directory");
     COMMAND("/etc/passwd");
     expect("not executable", -1, "ermission denied");
-    if (t.containers) {
+    if (t.containers || t.apptainer) {
         COMMAND("garbage");
         expect("no program of this machine's", -1, "exec: \"garbage\":");
     }
@@ -375,7 +376,7 @@ static void test_image(void)
     static char *cmd[] = { (char *)(uintptr_t) "cmd" };
     static char *args[] = { (char *)(uintptr_t) "args" };
 
-    if (!t.containers)
+    if (!t.containers && !t.apptainer)
         return;
     reset_config();
     image.entrypoint = entrypoint;
@@ -497,7 +498,7 @@ static void test_mounts(void)
                       *missing = xasprintf("%s/not-there", t.job), *link = xasprintf("%s/link", t.job);
     struct status err;
 
-    if (!t.containers)
+    if (!t.containers && !t.apptainer)
         return;
     reset_config();
     if (!dir_make(dir, 0755, &err) || !file_replace(file, "content\n", 8, 0644, &err) || (symlink("host", link) < 0 && errno != EEXIST))
@@ -524,13 +525,16 @@ static void test_mounts(void)
     expect_refused("missing source", STATUS_NOT_FOUND, "mounts[2]: host_path /no/such/source");
     sources = NULL;
     m[2].propagation = RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_BIDIRECTIONAL;
-    expect_refused("bidirectional on a private mount", STATUS_FAILED_PRECONDITION, "mounts[2]: host_path");
+    expect_refused("bidirectional on a private mount", STATUS_FAILED_PRECONDITION,
+                   t.apptainer ? "mounts[2]: the apptainer engine only makes plain mounts" : "mounts[2]: host_path");
     m[2].propagation = 0;
     m[1].recursive_read_only = true;
     SH("echo x > /mnt/ro.txt");
     struct utsname kernel;
     uname(&kernel);
-    if (strverscmp(kernel.release, "5.12") >= 0)
+    if (t.apptainer)
+        expect_refused("recursively read-only", STATUS_FAILED_PRECONDITION, "mounts[1]: the apptainer engine only makes plain mounts");
+    else if (strverscmp(kernel.release, "5.12") >= 0)
         expect("recursively read-only", 1, "Read-only file system");
     else
         expect_refused("recursively read-only", STATUS_FAILED_PRECONDITION, "recursive_read_only: needs Linux 5.12");
@@ -555,7 +559,7 @@ static void test_devices(void)
     config.n_devices = 1;
     COMMAND("true");
     expect_refused("no such device", STATUS_FAILED_PRECONDITION, "devices[0].host_path: /dev/no-such-device");
-    if (!t.containers)
+    if (!t.containers && !t.apptainer)
         return;
     d.host_path = (char *)(uintptr_t) "/dev/zero";
     d.container_path = (char *)(uintptr_t) "/dev/my-zero";
@@ -665,7 +669,7 @@ static void test_terminal(void)
     cleanup_free char *out = master >= 0 ? read_all(master) : xstrdup("");
     int code = box_wait(&b);
     check(code >= 0 && strstr(out, "/dev/pts/") != NULL && strstr(out, "xterm") != NULL, "terminal: exit %d \"%s\" %s", code, out, b.started.err.message);
-    check(!t.containers || strstr(out, "40 120") != NULL, "its size");
+    check((!t.containers && !t.apptainer) || strstr(out, "40 120") != NULL, "its size");
     close(master);
     close(pair[0]);
     close(pair[1]);
@@ -715,6 +719,90 @@ static void test_namespaces(void)
     (void)b;
 }
 
+/* What this engine has to refuse, by name: docs/engines.md. */
+static void test_apptainer(void)
+{
+    static Runtime__V1__Int64Value zero;
+    static Runtime__V1__Capability caps;
+    static char *add[] = { (char *)(uintptr_t) "SYS_PTRACE" }, *drop[] = { (char *)(uintptr_t) "ALL" };
+    static Runtime__V1__Mount m;
+    static Runtime__V1__Mount *mounts[] = { &m };
+    static Runtime__V1__SELinuxOption label;
+
+    if (!t.apptainer)
+        return;
+    reset_config();
+    SH("grep -E 'Cap(Eff|Bnd)|NoNew|Seccomp:' /proc/self/status; env | sort | head -c 300; ls /proc/self/fd | wc -l");
+    expect("no privileges, the default filter", 0, "CapEff:\t0000000000000000|CapBnd:");
+    expect("the filter", 0, "NoNewPrivs:\t1|Seccomp:\t2");
+    SH("env | grep -c -E 'APPTAINER|SINGULARITY|APPTAINERENV' ; ls -A /root /home 2>/dev/null; cat /proc/1/comm");
+    expect("nothing of the machine's", 0, "0|");
+    runtime__v1__capability__init(&caps);
+    security.capabilities = &caps;
+    caps.drop_capabilities = drop;
+    caps.n_drop_capabilities = 1;
+    COMMAND("true");
+    expect("no capabilities", 0, "");
+    caps.add_capabilities = add;
+    caps.n_add_capabilities = 1;
+    expect_refused("a capability", STATUS_FAILED_PRECONDITION, "linux.security_context.capabilities.add_capabilities: CAP_SYS_PTRACE");
+    reset_config();
+    COMMAND("true");
+    sandbox_security.privileged = security.privileged = true;
+    expect_refused("privileged", STATUS_FAILED_PRECONDITION, "linux.security_context.privileged: ");
+    sandbox_security.privileged = security.privileged = false;
+    runtime__v1__int64_value__init(&zero);
+    zero.value = getuid() == 0 ? 1000 : 0;
+    security.run_as_user = &zero;
+    expect_refused("another user", STATUS_FAILED_PRECONDITION, "linux.security_context.run_as_user: ");
+    reset_config();
+    COMMAND("true");
+    image.user = (char *)(uintptr_t) "12345";
+    struct box b;
+    check(box_create(&b) && strstr(b.created.created.note, "not as the image's \"12345\"") != NULL, "the image's user is noted: %s%s",
+          b.created.err.message, b.created.created.note);
+    box_remove(&b);
+    image.user = (char *)(uintptr_t) "";
+    static const Runtime__V1__NamespaceMode modes[] = { RUNTIME__V1__NAMESPACE_MODE__POD, RUNTIME__V1__NAMESPACE_MODE__NODE };
+    for (size_t i = 0; i < 2; i++) {
+        namespaces.pid = modes[i];
+        expect_refused("a shared PID namespace", STATUS_FAILED_PRECONDITION, "linux.security_context.namespace_options.pid: only CONTAINER");
+    }
+    reset_config();
+    runtime__v1__selinux_option__init(&label);
+    label.type = (char *)(uintptr_t) "spc_t";
+    security.selinux_options = &label;
+    SH("mkdir /a || exit 3");
+    security.selinux_options = NULL;
+    security.readonly_rootfs = true;
+    expect("read-only root", 3, "Read-only file system");
+    reset_config();
+    runtime__v1__mount__init(&m);
+    config.mounts = mounts;
+    config.n_mounts = 1;
+    cleanup_free char *log = xasprintf("%s/termination", t.job);
+    struct status err;
+    if (!file_replace(log, "", 0, 0644, &err))
+        abort();
+    m.host_path = log;
+    m.container_path = (char *)(uintptr_t) "/dev/termination-log";
+    SH("echo bye > /dev/termination-log");
+    expect("a file in /dev", 0, "");
+    struct buf text = BUF_INIT;
+    check(file_read(log, 64, &text, &err) && strcmp(buf_cstr(&text), "bye\n") == 0, "it has been written: %s", buf_cstr(&text));
+    buf_free(&text);
+    COMMAND("true");
+    m.container_path = (char *)(uintptr_t) "/mnt";
+    m.host_path = (char *)(uintptr_t)t.job;
+    static char *options[] = { (char *)(uintptr_t) "noexec" };
+    m.mount_options = options;
+    m.n_mount_options = 1;
+    expect_refused("a mount's options", STATUS_FAILED_PRECONDITION, "mounts[0]: the apptainer engine only makes plain mounts");
+    m.n_mount_options = 0;
+    m.container_path = (char *)(uintptr_t) "/with,comma";
+    expect_refused("a path with a comma", STATUS_FAILED_PRECONDITION, "mounts: the apptainer engine cannot mount \"/with,comma\"");
+}
+
 #define ROUNDS 20
 
 static int compare_doubles(const void *a, const void *b)
@@ -725,22 +813,23 @@ static int compare_doubles(const void *a, const void *b)
 }
 
 /* The least says what the work takes, the median what the machine makes of it. */
-static void print_times(const char *what, double *ms)
+static void print_times(const char *what, double *ms, int rounds)
 {
-    qsort(ms, ROUNDS, sizeof *ms, compare_doubles);
-    printf("time %-16s least %6.2f ms, median %6.2f ms\n", what, ms[0], ms[ROUNDS / 2]);
+    qsort(ms, (size_t)rounds, sizeof *ms, compare_doubles);
+    printf("time %-16s least %6.2f ms, median %6.2f ms\n", what, ms[0], ms[rounds / 2]);
 }
 
 static void test_times(void)
 {
     double create[ROUNDS], start[ROUNDS], exec[ROUNDS], removed[ROUNDS];
+    int rounds = t.apptainer ? 4 : ROUNDS; /* of half a second each */
 
     reset_config();
     linux_config.resources = &resources;
     resources.memory_limit_in_bytes = 64 << 20;
     resources.cpu_shares = 51;
     COMMAND("sleep", "1000");
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; i < rounds; i++) {
         struct box b;
         char *out;
         int code;
@@ -758,10 +847,10 @@ static void test_times(void)
         box_remove(&b);
         removed[i] = now_ms() - begin;
     }
-    print_times("create", create);
-    print_times("start", start);
-    print_times("exec true", exec);
-    print_times("remove (running)", removed);
+    print_times("create", create, rounds);
+    print_times("start", start, rounds);
+    print_times("exec true", exec, rounds);
+    print_times("remove (running)", removed, rounds);
 }
 
 static void configure(void)
@@ -852,16 +941,20 @@ static void test_all(void)
     test_exec();
     test_terminal();
     test_namespaces();
+    test_apptainer();
 }
 
 int main(int argc, char **argv)
 {
     struct isolate_options options = { .argv = argv, .host_pid = argc > 4 && strcmp(argv[4], "host-pid") == 0,
-                                       .netns = "" };
+                                       .netns = "", .none = argc > 3 && strcmp(argv[3], "apptainer") == 0 };
     struct isolation isolation;
     struct status err = STATUS_INIT;
-    char reason[256] = "";
+    char reason[ENGINE_REASON_SIZE] = "";
 
+    /* In a container, as the agent's program. */
+    if (argc > 2 && strcmp(argv[1], "agent") == 0)
+        return strcmp(argv[2], "enter") == 0 ? engine_apptainer_enter(argc, argv) : 0;
     if (argc < 3) {
         fprintf(stderr, "usage: engine_main JOB_DIR LAYER_DIR [ENGINE [MODE]]\n");
         return 2;
@@ -876,7 +969,7 @@ int main(int argc, char **argv)
     t.layer = argv[2];
     struct engine_options o = { .wanted = argc > 3 ? argv[3] : "auto", .allow_host = true, .job_dir = t.job, .isolation = isolation,
                                 .sandbox_id = getenv("SANDBOX_ID") != NULL ? getenv("SANDBOX_ID") : "feedface",
-                                .cgroup_parent = "", .cdi_dirs = "" };
+                                .cgroup_parent = "", .cdi_dirs = "", .apptainer = getenv("APPTAINER") };
     t.engine = engine_new(&o, reason, &err);
     if (t.engine == NULL) {
         fprintf(stderr, "%s\n", err.message);
@@ -884,10 +977,11 @@ int main(int argc, char **argv)
     }
     printf("engine %s (%s), cgroups %s, pid %d, missing \"%s\"\n", engine_name(t.engine), reason, engine_cgroups(t.engine), (int)getpid(),
            isolation.missing);
-    t.root = !engine_rootless(t.engine);
     t.containers = strcmp(engine_name(t.engine), "crun") == 0;
+    t.apptainer = strcmp(engine_name(t.engine), "apptainer") == 0;
+    t.root = !engine_rootless(t.engine) && !t.apptainer;
     t.limits = strcmp(engine_cgroups(t.engine), "none") != 0;
-    t.own_pid = t.containers && isolation.pid;
+    t.own_pid = (t.containers && isolation.pid) || t.apptainer;
     image.working_dir = image.user = (char *)(uintptr_t) "";
     configure();
     const char *mode = argc > 4 ? argv[4] : "";
