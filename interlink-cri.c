@@ -259,6 +259,7 @@
 #include "node/volumes.c"
 #include "node/volumes_watch.c"
 #include "node/setbacks.c"
+#include "node/last_words.c"
 #include "node/pre_exec.c"
 #include "node/sandbox_job.c"
 #include "node/sandbox_size.c"

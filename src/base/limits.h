@@ -266,6 +266,11 @@
 #define INTERLINK_TOKEN_MAX (16u << 10) /* JWTs run to a few KiB */
 #define INTERLINK_LOG_STREAMS_MAX 256   /* each holds a connection */
 
+/* The end of the log of a job that ended before its agent called in, as it is told in an event of at most 1 KiB. */
+#define LAST_WORDS_SHOWN 400
+#define LAST_WORDS_READ_MAX (1u << 20)
+#define LAST_WORDS_TIMEOUT_MS 3000
+
 /* ---- kube ---- */
 /* A kubeconfig with its certificates inline; kubectl's with many clusters run to some hundred KiB. */
 #define KUBECONFIG_MAX (1u << 20)

@@ -5,6 +5,7 @@
 #include "node/link.h"
 #include "node/counters.h"
 #include "node/gate.h"
+#include "node/last_words.h"
 #include "node/pod_network.h"
 #include "node/sandbox_job.h"
 #include "node/sandbox_lease.h"
@@ -96,6 +97,7 @@ void sandbox_free(struct sandbox *sandbox)
     gate_remove(sandbox);
     pod_network_free(sandbox);
     sandbox_size_free(sandbox);
+    last_words_cancel(sandbox->last_words);
     sandbox_lease_free(sandbox);
     interlink_job_free(sandbox->job);
     buf_free(&sandbox->item);
@@ -314,22 +316,10 @@ static void sandbox_on_job_cancelled(void *arg)
         sandbox_finish_removal(sandbox);
 }
 
-static void sandbox_on_cancel_retry(void *arg, const struct status *err)
-{
-    struct sandbox *sandbox = arg;
-    struct status wrapped = *err;
-
-    status_prefix(&wrapped, "the job of pod %.13s cannot be cancelled yet (it is tried again)", sandbox->record->id);
-    log_warn("%s", wrapped.message);
-    if (sandbox->link == NULL)
-        waiters_fail(&sandbox->waiters, WAIT_STOPPED, &wrapped);
-    waiters_fail(&sandbox->waiters, WAIT_REMOVED, &wrapped);
-}
-
 static void sandbox_cancel_job(struct sandbox *sandbox)
 {
     if (sandbox->job != NULL)
-        interlink_job_cancel(sandbox->job, 0, sandbox_on_job_cancelled, sandbox_on_cancel_retry, sandbox);
+        interlink_job_cancel(sandbox->job, 0, sandbox_on_job_cancelled, sandbox_job_on_cancel_retry, sandbox);
 }
 
 /* It will not become a pod. */
@@ -344,22 +334,28 @@ static void sandbox_give_up(struct sandbox *sandbox, const struct status *err, b
     sandbox_cancel_job(sandbox); /* then it is abandoned */
 }
 
+static void sandbox_on_last_words(void *arg, const char *text)
+{
+    struct sandbox *sandbox = arg;
+    struct status err = STATUS_INIT;
+
+    sandbox->last_words = NULL;
+    status_set(&err, STATUS_UNAVAILABLE, "%s%s%s", sandbox->queue_words, *text != '\0' ? "; its log ends in: " : "", text);
+    sandbox_give_up(sandbox, &err, true);
+}
+
 /* The job is over though nobody stopped the pod. */
 static void sandbox_on_job_over(struct sandbox *sandbox, const struct interlink_job_state *state)
 {
     struct status err = STATUS_INIT;
-    cleanup_free char *words =
-        state->phase == INTERLINK_GONE
-            ? xstrdup("the site no longer knows the pod's job")
-            : xasprintf("the pod's job ended with exit code %d%s%s%s%s", state->exit_code,
-                        *state->reason != '\0' ? ", " : "", state->reason, *state->message != '\0' ? ": " : "",
-                        state->message);
+    cleanup_free char *words = sandbox_job_end_words(state);
 
     log_warn("pod %.13s: %s", sandbox->record->id, words);
     status_set(&err, STATUS_UNAVAILABLE, "%s", words);
+    sandbox_say(sandbox, xstrdup(words));
     if (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
         sandbox_stopped(sandbox, words);
-    else
+    else if (*state->message != '\0' || state->phase == INTERLINK_GONE || !sandbox_job_ask(sandbox, sandbox_on_last_words))
         sandbox_give_up(sandbox, &err, true); /* what is left of it at the site is cancelled */
 }
 

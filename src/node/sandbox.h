@@ -43,6 +43,7 @@ struct sandbox {
     bool abandoned;                        /* it never became a pod: gone as soon as its network is */
     bool restored;                         /* of an earlier life of this program */
     struct pod_network *network;           /* owned; pod_network.c's */
+    struct last_words *last_words;         /* owned; of a job that ended too early: then it is given up */
     struct pod_find *size_find;            /* owned; sandbox_size.c's: its job is not made yet */
     enum announced announced;              /* events sent */
     int64_t lease_used_ms;                 /* polling time since the last call, while queued (sandbox_lease.h) */

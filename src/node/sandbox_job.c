@@ -3,7 +3,9 @@
 
 #include "interlink/slurm_flags.h"
 #include "node/job_size.h"
+#include "node/last_words.h"
 #include "node/pre_exec.h"
+#include "node/waiter.h"
 #include "rpc/pb.h"
 
 /* A DNS label for REST: getLogs refuses other names. Pods of one name must not meet in one site's queue, hence the id. */
@@ -188,4 +190,41 @@ struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct inte
     create.secrets = &secret;
     create.secret_count = agent.mount_count;
     return interlink_job_new(sandbox->handler->target, &create, events, sandbox);
+}
+
+bool sandbox_job_ask(struct sandbox *sandbox, void (*on_done)(void *arg, const char *text))
+{
+    cleanup_arena struct arena arena = ARENA_INIT;
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    const struct interlink_log_request request = { .namespace_ = record->config->metadata->namespace_,
+                                                   .pod_uid = record->job_uid,
+                                                   .pod_name = sandbox_job_name(&arena, record),
+                                                   .container = SANDBOX_JOB_CONTAINER };
+
+    if (sandbox->last_words != NULL)
+        return true; /* already */
+    if (!sandbox_job_by_pre_exec(sandbox))
+        return false;
+    sandbox->last_words = last_words_start(sandbox->node->loop, sandbox->handler->target, &request, on_done, sandbox);
+    return true;
+}
+
+char *sandbox_job_end_words(const struct interlink_job_state *state)
+{
+    if (state->phase == INTERLINK_GONE)
+        return xstrdup("the site no longer knows the pod's job");
+    return xasprintf("the pod's job ended with exit code %d%s%s%s%s", state->exit_code, *state->reason != '\0' ? ", " : "",
+                     state->reason, *state->message != '\0' ? ": " : "", state->message);
+}
+
+void sandbox_job_on_cancel_retry(void *arg, const struct status *err)
+{
+    struct sandbox *sandbox = arg;
+    struct status wrapped = *err;
+
+    status_prefix(&wrapped, "the job of pod %.13s cannot be cancelled yet (it is tried again)", sandbox->record->id);
+    log_warn("%s", wrapped.message);
+    if (sandbox->link == NULL)
+        waiters_fail(&sandbox->waiters, WAIT_STOPPED, &wrapped);
+    waiters_fail(&sandbox->waiters, WAIT_REMOVED, &wrapped);
 }

@@ -11,6 +11,15 @@
 
 #define SANDBOX_JOB_CONTAINER "agent"
 
+/* Asks for the end of its job's log (last_words.h), when the site could not say more of it than its exit code. False: there is
+ * nothing to ask. */
+bool sandbox_job_ask(struct sandbox *sandbox, void (*on_done)(void *arg, const char *text));
+
+/* How it ended; the caller frees. */
+char *sandbox_job_end_words(const struct interlink_job_state *state);
+/* Whoever waits for the end of the job hears that it could not be cancelled yet. */
+void sandbox_job_on_cancel_retry(void *arg, const struct status *err);
+
 /* Makes the job object of a sandbox; deterministic, so that a restart gives the same pod. Never NULL. */
 struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct interlink_job_events *events);
 

@@ -148,6 +148,7 @@ def test_a_program_that_is_not_there_is_said_so(site):
     try:
         config = site.config("missing")
         kit.wait_for(lambda: site.ask(config) is None and "exit code 127" in site.words, 20, "its exit code")
+        assert "its log ends in: interlink-cri: " in site.words and "is not there on " in site.words, site.words
     finally:
         pathlib.Path(f"{site.program}.away").rename(site.program)
     assert sum(site.jobs().values()) == 0
