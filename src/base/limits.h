@@ -265,6 +265,10 @@
 #define INTERLINK_PING_TEXT_MAX 256
 #define INTERLINK_TOKEN_MAX (16u << 10) /* JWTs run to a few KiB */
 #define INTERLINK_LOG_STREAMS_MAX 256   /* each holds a connection */
+/* What a batch script writes before its containers: what a site's profile and modules have to say, at most. */
+#define LOG_STRIP_HEAD_MAX (64u << 10)
+/* bash's `time`: three lines of some 15 bytes. */
+#define LOG_STRIP_TAIL_MAX 128u
 
 /* The end of the log of a job that ended before its agent called in, as it is told in an event of at most 1 KiB. */
 #define LAST_WORDS_SHOWN 400
@@ -427,6 +431,19 @@
 /* The last reply and GOAWAY; then the agent exits. */
 #define AGENT_FAREWELL_MS 1000
 #define AGENT_TOKEN_MAX 4096
+
+/* ---- containers that are jobs of their own ---- */
+/* One word of a command or of the environment: execve(2)'s MAX_ARG_STRLEN, which sbatch runs into, too. */
+#define CONTAINER_JOB_STRING_MAX (128u << 10)
+/* Files of configMaps, secrets and projected volumes in one request; as base64 they fit a worker's answer. */
+#define CONTAINER_JOB_FILES_MAX (512u << 10)
+/* From the end of a container to that of its output: one request, tried again some times. */
+#define CONTAINER_JOB_DRAIN_MS 20000
+/* A container that is being stopped is waited for that long to have its output until then. */
+#define CONTAINER_JOB_STOP_LOG_MS 5000
+/* A log stream that broke or could not be had is asked for again. */
+#define CONTAINER_JOB_LOG_RETRY_MS 3000
+#define CONTAINER_JOB_LOG_TRIES 5
 
 /* ---- volumes that are copied to where a pod runs ---- */
 /* One of them: a ConfigMap or Secret has 1 MiB at most, a projected volume may gather some of them. Their files and folders: each

@@ -6,6 +6,7 @@
 
 #include "agent/image_volume.h"
 #include "image/store.h"
+#include "node/container_job.h"
 #include "node/link.h"
 #include "node/logfile.h"
 #include "node/counters.h"
@@ -14,7 +15,7 @@
 #include "node/waiter.h"
 #include "rpc/pb.h"
 
-/* How long a container that has ended is still shown running while its last output is on the way. */
+/* An agent on a healthy link sends the last output at once. */
 #define CONTAINER_DRAIN_MS 2000
 /* What an agent on a healthy link answers at once. */
 #define CONTAINER_CALL_TIMEOUT_MS 30000
@@ -22,6 +23,13 @@
 #define CONTAINER_METHOD(name) "/interlink.agent.v1.Agent/" name
 
 /* ---- the object ---- */
+
+static const struct container_backend container_backend_agent;
+
+static const struct container_backend *container_backend_of(const struct container *container)
+{
+    return container->sandbox->handler->per_container ? &container_backend_job : &container_backend_agent;
+}
 
 bool container_listed(const struct container *container)
 {
@@ -101,8 +109,10 @@ void container_free(struct container *container)
     struct status err = STATUS_INIT;
 
     status_set(&err, STATUS_NOT_FOUND, "container %.13s was removed meanwhile", container->record->id);
+    waiters_fail(&container->waiters, WAIT_READY, &err);
     waiters_fail(&container->waiters, WAIT_STOPPED, &err);
     waiters_fail(&container->waiters, WAIT_REMOVED, &err);
+    container_job_free(container->job);
     state_forget(container->node->state, container);
     timer_stop(&container->kill_timer);
     container_forget_exit(container);
@@ -135,7 +145,7 @@ void container_drop(struct container *container)
     container_free(container);
 }
 
-static void container_put(struct container *container, void (*on_done)(void *arg, const struct status *err), void *arg)
+void container_put(struct container *container, void (*on_done)(void *arg, const struct status *err), void *arg)
 {
     state_put(container->node->state, STATE_CONTAINER, container->record->id, &container->record->base, on_done, arg);
 }
@@ -159,8 +169,7 @@ void container_set_created(struct container *container, const Interlink__Agent__
         pb_set(&record->message, created->note);
 }
 
-/* The one place where the phase changes. False: an impossible move, refused. */
-static bool container_move(struct container *container, Interlink__State__V1__ContainerPhase to)
+bool container_move(struct container *container, Interlink__State__V1__ContainerPhase to)
 {
     Interlink__State__V1__ContainerPhase from = container->record->phase;
 
@@ -199,6 +208,8 @@ static void container_on_log_over(void *arg)
         container_apply_exit(container);
     else if (container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
         container_put(container, NULL, NULL);
+    if (container_backend_of(container)->on_log_over != NULL)
+        container_backend_of(container)->on_log_over(container);
 }
 
 static void container_on_log_end(void *arg)
@@ -224,6 +235,7 @@ bool container_open_log(struct container *container, struct status *err)
         .position_path = position,
         .total = &container->node->counters->log_bytes,
         .on_end = container_on_log_end,
+        .on_room = container_backend_of(container)->on_log_room,
         .arg = container,
     };
 
@@ -235,16 +247,22 @@ bool container_open_log(struct container *container, struct status *err)
 void container_follow_log(struct container *container)
 {
     struct status err = STATUS_INIT;
-    struct link *link = container->sandbox->link;
 
     if (container->creating || container->record->log_done ||
-        container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__CREATED || link == NULL || !link_ready(link))
+        container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__CREATED)
         return;
-    if (!container_open_log(container, &err)) {
+    if (container_open_log(container, &err))
+        container_backend_of(container)->follow_log(container);
+    else
         log_error("container %.13s: %s; its output is not stored", container->record->id, err.message);
-        return;
-    }
-    logfile_connect(container->log, link_conn(link));
+}
+
+static void container_agent_follow_log(struct container *container)
+{
+    struct link *link = container->sandbox->link;
+
+    if (link != NULL && link_ready(link))
+        logfile_connect(container->log, link_conn(link));
 }
 
 void container_unfollow_log(struct container *container)
@@ -310,19 +328,25 @@ void container_on_state(struct container *container, const Interlink__Agent__V1_
     container_follow_log(container);
     /* What it wrote last should be in the log by the time kubelet sees that it has ended. */
     if (container->log != NULL && logfile_stored(container->log) < state->log_end)
-        timer_start(container->node->loop, &container->exit_timer, CONTAINER_DRAIN_MS, container_on_drained, container);
+        timer_start(container->node->loop, &container->exit_timer, container_backend_of(container)->drain_ms, container_on_drained,
+                    container);
     else
         container_apply_exit(container);
 }
 
 void container_on_lost(struct container *container, const char *message)
 {
+    container_on_cancelled(container, 128 + SIGKILL, message);
+}
+
+void container_on_cancelled(struct container *container, int exit_code, const char *message)
+{
     Interlink__Agent__V1__ContainerState lost = INTERLINK__AGENT__V1__CONTAINER_STATE__INIT;
 
     if (container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
         return;
     if (container->exit == NULL) {
-        lost.exit_code = 128 + SIGKILL;
+        lost.exit_code = exit_code;
         lost.reason = (char *)(uintptr_t) "Error";
         lost.message = (char *)(uintptr_t)message;
         lost.finished_at = clock_real_ns();
@@ -388,20 +412,24 @@ static void container_start_on_done(void *arg, const struct status *status, cons
     container_put(container, container_start_on_recorded, starting);
 }
 
-void container_start(struct container *container, struct rpc_call *call)
+bool container_check_start(const struct container *container, struct status *err)
+{
+    static const char *const phases[] = { "created", "running", "exited" };
+
+    return container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__CREATED ||
+           status_set(err, STATUS_FAILED_PRECONDITION, "container %.13s is %s and cannot be started", container->record->id,
+                      phases[container->record->phase]);
+}
+
+static void container_agent_start(struct container *container, struct rpc_call *call)
 {
     struct status err = STATUS_INIT;
     Interlink__Agent__V1__StartContainerRequest request = INTERLINK__AGENT__V1__START_CONTAINER_REQUEST__INIT;
-    static const char *const phases[] = { "created", "running", "exited" };
-    struct link *link = sandbox_link(container->sandbox, &err);
+    struct link *link = NULL;
 
-    if (container->record->phase != INTERLINK__STATE__V1__CONTAINER_PHASE__CREATED) {
-        rpc_failf(call, STATUS_FAILED_PRECONDITION, "container %.13s is %s and cannot be started", container->record->id,
-                  phases[container->record->phase]);
-        return;
-    }
-    /* The log file first: a container whose output cannot be kept is not started. */
-    if (link == NULL || !container_open_log(container, &err)) {
+    /* The log file before the container: one whose output cannot be kept is not started. */
+    if (!container_check_start(container, &err) || (link = container_link(container, &err)) == NULL ||
+        !container_open_log(container, &err)) {
         rpc_fail(call, &err);
         return;
     }
@@ -429,7 +457,7 @@ static void container_on_signalled(void *arg, const struct status *status, const
 static void container_signal(struct container *container, int number, bool all)
 {
     struct status err = STATUS_INIT;
-    struct link *link = sandbox_link(container->sandbox, &err);
+    struct link *link = container_link(container, &err);
     Interlink__Agent__V1__SignalContainerRequest request = INTERLINK__AGENT__V1__SIGNAL_CONTAINER_REQUEST__INIT;
 
     if (link == NULL)
@@ -447,7 +475,7 @@ static void container_on_grace_over(void *arg)
     container_signal(arg, SIGKILL, true);
 }
 
-void container_stop(struct container *container, struct rpc_call *call, int64_t timeout_s)
+static void container_agent_stop(struct container *container, struct rpc_call *call, int64_t timeout_s)
 {
     struct status err = STATUS_INIT;
 
@@ -455,7 +483,7 @@ void container_stop(struct container *container, struct rpc_call *call, int64_t 
         rpc_reply_packed(call, "", 0);
         return;
     }
-    if (sandbox_link(container->sandbox, &err) == NULL) {
+    if (container_link(container, &err) == NULL) {
         rpc_fail(call, &err);
         return;
     }
@@ -495,6 +523,11 @@ static void container_on_record_deleted(void *arg, const struct status *err)
     container_free(container);
 }
 
+void container_forget(struct container *container)
+{
+    state_delete(container->node->state, STATE_CONTAINER, container->record->id, container_on_record_deleted, container);
+}
+
 static void container_on_agent_removed(void *arg, const struct status *status, const ProtobufCMessage *response)
 {
     struct container_removing *removing = arg;
@@ -510,13 +543,13 @@ static void container_on_agent_removed(void *arg, const struct status *status, c
         waiters_fail(&container->waiters, WAIT_REMOVED, status);
         return;
     }
-    state_delete(container->node->state, STATE_CONTAINER, container->record->id, container_on_record_deleted, container);
+    container_forget(container);
 }
 
-void container_remove(struct container *container, struct rpc_call *call)
+static void container_agent_remove(struct container *container, struct rpc_call *call)
 {
     struct status err = STATUS_INIT;
-    struct link *link = sandbox_link(container->sandbox, &err);
+    struct link *link = container_link(container, &err);
     bool running = container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING;
     Interlink__Agent__V1__RemoveContainerRequest request = INTERLINK__AGENT__V1__REMOVE_CONTAINER_REQUEST__INIT;
 
@@ -529,8 +562,7 @@ void container_remove(struct container *container, struct rpc_call *call)
         return;
     container->removing = true;
     if (link == NULL) {
-        state_delete(container->node->state, STATE_CONTAINER, container->record->id, container_on_record_deleted,
-                     container);
+        container_forget(container);
         return;
     }
     struct container_removing *removing = xcalloc(1, sizeof *removing);
@@ -540,6 +572,42 @@ void container_remove(struct container *container, struct rpc_call *call)
     rpc_unary(link_conn(link), CONTAINER_METHOD("RemoveContainer"), &request.base,
               &interlink__agent__v1__remove_container_response__descriptor, CONTAINER_CALL_TIMEOUT_MS,
               container_on_agent_removed, removing);
+}
+
+/* ---- either way ---- */
+
+static struct link *container_agent_link(struct container *container, struct status *err)
+{
+    return sandbox_link(container->sandbox, err);
+}
+
+static const struct container_backend container_backend_agent = {
+    .start = container_agent_start,
+    .stop = container_agent_stop,
+    .remove = container_agent_remove,
+    .follow_log = container_agent_follow_log,
+    .link = container_agent_link,
+    .drain_ms = CONTAINER_DRAIN_MS,
+};
+
+void container_start(struct container *container, struct rpc_call *call)
+{
+    container_backend_of(container)->start(container, call);
+}
+
+void container_stop(struct container *container, struct rpc_call *call, int64_t timeout_s)
+{
+    container_backend_of(container)->stop(container, call, timeout_s);
+}
+
+void container_remove(struct container *container, struct rpc_call *call)
+{
+    container_backend_of(container)->remove(container, call);
+}
+
+struct link *container_link(struct container *container, struct status *err)
+{
+    return container_backend_of(container)->link(container, err);
 }
 
 /* ---- after a restart ---- */

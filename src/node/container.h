@@ -14,8 +14,24 @@
 #include "node/announce.h"
 #include "node/node.h"
 
+struct container_job;
+struct link;
 struct logfile;
 struct sandbox;
+struct container;
+
+/* What makes the containers of a handler's pods: the pod's agent (container.c), or the site, each as a job (container_job.h). */
+struct container_backend {
+    void (*start)(struct container *container, struct rpc_call *call);
+    void (*stop)(struct container *container, struct rpc_call *call, int64_t timeout_s);
+    void (*remove)(struct container *container, struct rpc_call *call);
+    void (*follow_log)(struct container *container);  /* into its log file, which is open */
+    void (*on_log_over)(struct container *container); /* all of it is stored; NULL: no matter */
+    void (*on_log_room)(void *container);             /* logfile_options.on_room */
+    /* The connection to the agent that has it. NULL: err says what is missing. */
+    struct link *(*link)(struct container *container, struct status *err);
+    int64_t drain_ms; /* how long one that has ended is still shown running while its last output is on the way */
+};
 
 struct container {
     struct node *node;
@@ -28,6 +44,7 @@ struct container {
     bool creating, removing;
     bool starting;                           /* StartContainer is under way and will write the record */
     struct list waiters;                     /* calls that wait for its end or its removal */
+    struct container_job *job;               /* owned; container_job.c's; NULL: its pod's agent makes it */
     struct timer kill_timer;                 /* the grace period of a stop */
     Interlink__Agent__V1__ContainerState *exit; /* owned: it has ended, and its last output is on the way */
     struct timer exit_timer;                 /* how long that may take */
@@ -49,6 +66,8 @@ void container_restore(struct node *node, Interlink__State__V1__Container *recor
 void container_on_state(struct container *container, const Interlink__Agent__V1__ContainerState *state);
 /* Its pod is gone: what was not EXITED is now. */
 void container_on_lost(struct container *container, const char *message);
+/* The same with an exit code. */
+void container_on_cancelled(struct container *container, int exit_code, const char *message);
 /* Opens the log stream when there is output left to store; after a (re)connection, too. */
 void container_follow_log(struct container *container);
 /* The connection to the agent is about to go. */
@@ -57,7 +76,19 @@ void container_unfollow_log(struct container *container);
 void container_drop(struct container *container);
 void container_free(struct container *container);
 
-/* For container_create.c: takes the record; the image is held by its id. */
+/* The agent that has it, for exec, statistics... NULL: err says what is missing. */
+struct link *container_link(struct container *container, struct status *err);
+
+/* ---- for its other files ---- */
+/* Whether its phase lets it be started. */
+bool container_check_start(const struct container *container, struct status *err);
+/* The one place where the phase changes. False: an impossible move, refused. */
+bool container_move(struct container *container, Interlink__State__V1__ContainerPhase to);
+/* Writes its record. */
+void container_put(struct container *container, void (*on_done)(void *arg, const struct status *err), void *arg);
+/* Deletes its record; then it is gone, and who waits for its removal hears so. */
+void container_forget(struct container *container);
+/* Takes the record; the image is held by its id. */
 struct container *container_new(struct sandbox *sandbox, Interlink__State__V1__Container *record);
 /* Who its first process is and what could not be applied; written with the next change of the record. NULL: not told. */
 void container_set_created(struct container *container, const Interlink__Agent__V1__CreateContainerResponse *created);

@@ -8,6 +8,7 @@
 #include "image/store.h"
 #include "io/file.h"
 #include "node/blob_push.h"
+#include "node/container_job.h"
 #include "node/link.h"
 #include "node/sandbox.h"
 #include "node/volumes.h"
@@ -336,10 +337,11 @@ void container_create(struct sandbox *sandbox, struct rpc_call *call, const Runt
     struct image_store *images = sandbox->node->images;
     cleanup_buf struct buf config_text = BUF_INIT;
     struct image_config image_config = { .arena = ARENA_INIT };
-    struct link *link = sandbox_link(sandbox, &err);
+    struct link *link = NULL;
     const struct image *image = NULL;
+    bool own_job = sandbox->handler->per_container;
 
-    if (!creation_check(request->config, &err) || link == NULL ||
+    if (!creation_check(request->config, &err) || !(own_job ? sandbox_check_ready(sandbox, &err) : (link = sandbox_link(sandbox, &err)) != NULL) ||
         !creation_check_name(sandbox, request->config->metadata, &err)) {
         rpc_fail(call, &err);
         return;
@@ -355,6 +357,9 @@ void container_create(struct sandbox *sandbox, struct rpc_call *call, const Runt
         rpc_fail(call, &err);
         return;
     }
-    creation_begin(sandbox, link, call, image, &image_config, &config_text, request->config);
+    if (own_job)
+        container_job_create(sandbox, call, creation_record(sandbox, image, &image_config, request->config), &image_config);
+    else
+        creation_begin(sandbox, link, call, image, &image_config, &config_text, request->config);
     image_config_free(&image_config);
 }

@@ -88,7 +88,7 @@ void container_exec_sync(struct container *container, struct rpc_call *call, con
         .on_message = exec_sync_on_message,
         .on_finish = exec_sync_on_finish,
     };
-    struct link *link = sandbox_link(container->sandbox, &err);
+    struct link *link = container_link(container, &err);
 
     if (request->n_cmd == 0) {
         rpc_failf(call, STATUS_INVALID_ARGUMENT, "cmd: empty");

@@ -194,7 +194,7 @@ bool gate_plan(struct node *node, const struct handler *handler, Interlink__Stat
 {
     struct gate *gate = node->gate;
 
-    if (handler->local || record->network != NULL || gate == NULL)
+    if (handler->local || handler->per_container || record->network != NULL || gate == NULL)
         return true;
     if (sandbox_is_host_network(record->config)) {
         pb_set(&record->ip, node->node_ip);

@@ -193,6 +193,20 @@ Interlink__State__V1__JobSize *job_size_choose(const Runtime__V1__PodSandboxConf
     return (void *)pb_copy(&size.base);
 }
 
+Interlink__State__V1__JobSize *job_size_choose_container(const Runtime__V1__PodSandboxConfig *pod,
+                                                         const Runtime__V1__ContainerConfig *config,
+                                                         const struct node_size_options *defaults, struct status *err)
+{
+    Runtime__V1__PodSandboxConfig one = RUNTIME__V1__POD_SANDBOX_CONFIG__INIT;
+    Runtime__V1__LinuxPodSandboxConfig resources = RUNTIME__V1__LINUX_POD_SANDBOX_CONFIG__INIT;
+
+    one.n_annotations = pod->n_annotations;
+    one.annotations = pod->annotations;
+    one.linux = &resources;
+    resources.resources = config->linux != NULL ? config->linux->resources : NULL;
+    return job_size_choose(&one, NULL, defaults, err);
+}
+
 const char *job_size_text(struct arena *arena, const Interlink__State__V1__JobSize *size)
 {
     const char *text = "";

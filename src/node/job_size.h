@@ -26,6 +26,10 @@
  * protobuf_c_message_free_unpacked. */
 Interlink__State__V1__JobSize *job_size_choose(const Runtime__V1__PodSandboxConfig *config, const struct pod_size *pod,
                                                const struct node_size_options *defaults, struct status *err);
+/* The same for a container that is a job of its own: `cri` are its own resources, and the annotations those of its pod. */
+Interlink__State__V1__JobSize *job_size_choose_container(const Runtime__V1__PodSandboxConfig *pod,
+                                                         const Runtime__V1__ContainerConfig *config,
+                                                         const struct node_size_options *defaults, struct status *err);
 /* "cpu=500m..2 (pod), memory=4Gi (Defaults), walltime=1h0m0s (interlink.eu/walltime)"; "" when nothing is known. */
 const char *job_size_text(struct arena *arena, const Interlink__State__V1__JobSize *size);
 

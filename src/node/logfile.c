@@ -18,6 +18,7 @@ struct logfile {
     struct loop *loop;
     char *container_id, *path, *position_path; /* owned */
     void (*on_end)(void *arg);
+    void (*on_room)(void *arg);
     void *arg;
     int fd;                      /* -1: nothing is kept, or the file could not be opened yet */
     uint64_t stored;
@@ -174,6 +175,34 @@ static void logfile_on_retry(void *arg)
         rpc_request_pause(log->request, false);
     }
     logfile_finish(log);
+    if (log->on_room != NULL && !log->end_seen)
+        log->on_room(log->arg);
+}
+
+/* What is not stored yet. False: the rest waits for the disk. */
+static bool logfile_store(struct logfile *log, uint64_t offset, const uint8_t *p, size_t n)
+{
+    uint64_t known = log->stored + log->pending.n - offset;
+    size_t skip = known < n ? (size_t)known : n;
+    size_t done = skip + (log->pending.n > 0 ? 0 : logfile_write(log, p + skip, n - skip));
+
+    if (done < n)
+        buf_append(&log->pending, p + done, n - done);
+    if (log->pending.n > 0 && !timer_running(&log->retry))
+        timer_start(log->loop, &log->retry, LOGFILE_RETRY_MS, logfile_on_retry, log);
+    return log->pending.n == 0;
+}
+
+bool logfile_take(struct logfile *log, uint64_t offset, const void *p, size_t n)
+{
+    /* Where nothing is stored, as after a line that was lost, the output goes on. */
+    return log->ended || offset > log->stored + log->pending.n || logfile_store(log, offset, p, n);
+}
+
+void logfile_take_end(struct logfile *log)
+{
+    log->end_seen = true;
+    logfile_finish(log);
 }
 
 /* The agent jumped ahead: what lies between was lost there, and its next line says so. The file's arithmetic follows. */
@@ -197,14 +226,9 @@ static void logfile_on_message(void *arg, const ProtobufCMessage *message)
 
     if (response->offset > log->stored)
         logfile_skip_to(log, response->offset);
-    uint64_t known = log->stored - response->offset;
-    size_t skip = known < n ? (size_t)known : n;
-    size_t done = skip + logfile_write(log, p + skip, n - skip);
     log->end_seen |= response->end;
-    if (done < n) {
-        buf_append(&log->pending, p + done, n - done);
+    if (!logfile_store(log, response->offset, p, n)) {
         rpc_request_pause(log->request, true);
-        timer_start(log->loop, &log->retry, LOGFILE_RETRY_MS, logfile_on_retry, log);
         return;
     }
     logfile_acknowledge(log);
@@ -263,6 +287,7 @@ struct logfile *logfile_new(const struct logfile_options *options, struct status
     log->position_path = xstrdup(options->position_path);
     log->total = options->total;
     log->on_end = options->on_end;
+    log->on_room = options->on_room;
     log->arg = options->arg;
     log->fd = -1;
     bool recovered = log->path[0] != '\0' && logfile_recover(log);

@@ -23,12 +23,18 @@ struct logfile_options {
     const char *position_path; /* the LogPosition's own file */
     uint64_t *total;           /* bytes stored are added here, too; may be NULL */
     void (*on_end)(void *arg); /* the container has ended and all is stored; from the loop */
+    void (*on_room)(void *arg); /* after logfile_take() said false; NULL with an agent */
     void *arg;
 };
 /* Recovers the position of an earlier life. Opens the file (folders are made, 0755). */
 struct logfile *logfile_new(const struct logfile_options *options, struct status *err); /* NULL on failure */
 /* (Re)starts the stream on a connection to the agent; NULL: the connection is gone. */
 void logfile_connect(struct logfile *log, struct rpc_conn *conn);
+/* Without an agent: CRI log lines, the first byte of which has this offset in the whole output; what is stored already is passed
+ * over. False: the disk is full; more only after on_room. */
+bool logfile_take(struct logfile *log, uint64_t offset, const void *p, size_t n);
+/* That was all: on_end, once it is stored. */
+void logfile_take_end(struct logfile *log);
 /* ReopenContainerLog: the file at the path from now on, made before this returns; the old one grows no more. */
 bool logfile_reopen(struct logfile *log, struct status *err);
 bool logfile_ended(const struct logfile *log);

@@ -171,6 +171,7 @@ static bool node_start_handler(struct node *node, struct handler *handler, const
 {
     handler->options = o;
     handler->local = *o->url == '\0';
+    handler->per_container = strcmp(o->job_per, "container") == 0;
     handler->target = interlink_target_new(node->loop, &(struct interlink_target_options){
                                                            .name = o->name,
                                                            .url = handler->local ? plugin_url : o->url,

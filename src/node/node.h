@@ -8,6 +8,7 @@
  *   sandbox.[ch]            a pod: submitted as one interLink job, ready when its agent has called in
  *   setbacks.[ch]           pods whose jobs failed before they were pods
  *   container.[ch]          a container of a ready pod, driven through the agent
+ *   container_job.[ch]      a container that is a job of its own
  *   job_size.[ch]           how large that job is
  *   link.[ch]               the connection to a pod's agent
  *   node_object.[ch], site_capacity.[ch]  the Node in the cluster says what the sites behind it have
@@ -128,6 +129,7 @@ struct handler {
     const struct node_handler_options *options;
     struct interlink_target *target; /* owned */
     bool local;                      /* jobs run on this machine */
+    bool per_container;              /* each container is a job of its own (container_job.h) */
     uint64_t agent_connections;      /* made so far */
     uint64_t agent_received, agent_sent; /* bytes, of connections that have ended */
     struct prometheus_histogram queue_wait; /* counters.c's */

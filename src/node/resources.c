@@ -171,7 +171,7 @@ void resources_update_container(struct container *container, struct rpc_call *ca
     } else if (container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED) {
         rpc_failf(call, STATUS_FAILED_PRECONDITION, "container %.13s has exited: its resources cannot be changed",
                   container->record->id);
-    } else if ((link = sandbox_link(container->sandbox, &err)) == NULL) {
+    } else if ((link = container_link(container, &err)) == NULL) {
         rpc_fail(call, &err);
     } else {
         struct resources_updating *u =

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "node/sandbox.h"
+#include "node/sandbox_internal.h"
 
 #include "node/container.h"
+#include "node/container_job_pod.h"
 #include "node/link.h"
 #include "node/counters.h"
 #include "node/gate.h"
@@ -19,11 +20,7 @@
 
 /* After the agent's last answer its connection closes; one that does not is cut. */
 #define SANDBOX_STOP_TIMEOUT_MS 10000
-/* From its creation to its create on the way: asking how large it is, and its record on a slow disk. */
-#define SANDBOX_SUBMIT_MS 30000
 
-static const struct interlink_job_events sandbox_job_events;
-static void sandbox_stopped(struct sandbox *sandbox, const char *message);
 static void sandbox_finish_removal(struct sandbox *sandbox);
 
 /* ---- the object ---- */
@@ -61,7 +58,7 @@ void sandbox_changed(struct sandbox *sandbox)
     pb_encode_item(&item.base, &sandbox->item);
 }
 
-static struct sandbox *sandbox_new(struct node *node, struct handler *handler, Interlink__State__V1__Sandbox *record)
+struct sandbox *sandbox_new(struct node *node, struct handler *handler, Interlink__State__V1__Sandbox *record)
 {
     struct sandbox *sandbox = xcalloc(1, sizeof *sandbox);
 
@@ -132,13 +129,13 @@ static bool sandbox_move(struct sandbox *sandbox, Interlink__State__V1__SandboxP
     return true;
 }
 
-static void sandbox_say(struct sandbox *sandbox, char *words) /* takes words */
+void sandbox_say(struct sandbox *sandbox, char *words) /* takes words */
 {
     free(sandbox->queue_words);
     sandbox->queue_words = words;
 }
 
-static void sandbox_say_submitted(struct sandbox *sandbox)
+void sandbox_say_submitted(struct sandbox *sandbox)
 {
     const char *jid = sandbox->record->job_id;
 
@@ -176,7 +173,7 @@ static void sandbox_wait_ready(struct sandbox *sandbox, struct rpc_call *call)
 }
 
 /* It never became a pod: nothing was listed, nothing is left. */
-static void sandbox_abandon(struct sandbox *sandbox, const struct status *err)
+void sandbox_abandon(struct sandbox *sandbox, const struct status *err)
 {
     waiters_fail(&sandbox->waiters, WAIT_READY, err);
     if (pod_network_held(sandbox)) {
@@ -190,12 +187,35 @@ static void sandbox_abandon(struct sandbox *sandbox, const struct status *err)
     sandbox_free(sandbox);
 }
 
+static void sandbox_on_ready_recorded(void *arg, const struct status *err)
+{
+    struct sandbox *sandbox = arg;
+
+    announce_sandbox(sandbox, ANNOUNCED_STARTED);
+    if (err == NULL && sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
+        sandbox_reply_ready(sandbox);
+    else if (err != NULL)
+        waiters_fail(&sandbox->waiters, WAIT_READY, err);
+}
+
+static void sandbox_become_ready(struct sandbox *sandbox)
+{
+    if (!sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__READY))
+        return;
+    setbacks_forget(sandbox->node->setbacks, sandbox->record->config->metadata);
+    sandbox_put(sandbox, sandbox_on_ready_recorded);
+}
+
 static void sandbox_on_recorded(void *arg, const struct status *err)
 {
     struct sandbox *sandbox = arg;
 
     if (err != NULL) {
         sandbox_abandon(sandbox, err);
+        return;
+    }
+    if (sandbox->handler->per_container) {
+        sandbox_become_ready(sandbox);
         return;
     }
     if (!pod_network_start(sandbox))
@@ -212,7 +232,9 @@ void sandbox_on_sized(struct sandbox *sandbox)
         return;
     }
     sandbox_say(sandbox, xstrdup("its job is being submitted"));
-    sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
+    sandbox->record->job_deleted = sandbox->handler->per_container; /* its containers' are others */
+    if (!sandbox->handler->per_container)
+        sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
     /* On disk before the API hears of it: a job must never exist that nobody remembers. */
     sandbox_put(sandbox, sandbox_on_recorded);
 }
@@ -222,7 +244,8 @@ void sandbox_run(struct node *node, struct rpc_call *call, const Runtime__V1__Ru
     struct status err = STATUS_INIT;
     struct handler *handler = NULL;
 
-    if (!sandbox_check_request(request, &err) || (handler = node_handler_of_pod(node, request, &err)) == NULL) {
+    if (!sandbox_check_request(request, &err) || (handler = node_handler_of_pod(node, request, &err)) == NULL ||
+        (handler->per_container && !container_job_check_sandbox(request->config, &err))) {
         rpc_fail(call, &err);
         return;
     }
@@ -316,7 +339,7 @@ static void sandbox_on_job_cancelled(void *arg)
         sandbox_finish_removal(sandbox);
 }
 
-static void sandbox_cancel_job(struct sandbox *sandbox)
+void sandbox_cancel_job(struct sandbox *sandbox)
 {
     if (sandbox->job != NULL)
         interlink_job_cancel(sandbox->job, 0, sandbox_on_job_cancelled, sandbox_job_on_cancel_retry, sandbox);
@@ -389,7 +412,7 @@ static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
     }
 }
 
-static const struct interlink_job_events sandbox_job_events = {
+const struct interlink_job_events sandbox_job_events = {
     .on_submitted = sandbox_on_submitted,
     .on_rejected = sandbox_on_rejected,
     .on_state = sandbox_on_state,
@@ -415,11 +438,22 @@ void sandbox_attach(struct sandbox *sandbox, struct stream *stream, struct str e
     sandbox->handler->agent_connections++;
 }
 
+bool sandbox_check_ready(const struct sandbox *sandbox, struct status *err)
+{
+    return (sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY && !sandbox->stopping) ||
+           status_set(err, STATUS_FAILED_PRECONDITION, "sandbox %.13s is not ready%s%s", sandbox->record->id,
+                      *sandbox->record->message != '\0' ? ": " : "", sandbox->record->message);
+}
+
 struct link *sandbox_link(struct sandbox *sandbox, struct status *err)
 {
-    if (sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__READY || sandbox->stopping) {
-        status_set(err, STATUS_FAILED_PRECONDITION, "sandbox %.13s is not ready%s%s", sandbox->record->id,
-                   *sandbox->record->message != '\0' ? ": " : "", sandbox->record->message);
+    if (!sandbox_check_ready(sandbox, err))
+        return NULL;
+    if (sandbox->handler->per_container) {
+        status_set(err, STATUS_UNIMPLEMENTED,
+                   "sandbox %.13s has no agent: each of its containers is a job of its own (JobPer: container); port-forward and "
+                   "statistics of pods need JobPer: pod for handler %s",
+                   sandbox->record->id, sandbox->handler->options->name);
         return NULL;
     }
     if (sandbox->link == NULL || !link_ready(sandbox->link)) {
@@ -428,17 +462,6 @@ struct link *sandbox_link(struct sandbox *sandbox, struct status *err)
         return NULL;
     }
     return sandbox->link;
-}
-
-static void sandbox_on_ready_recorded(void *arg, const struct status *err)
-{
-    struct sandbox *sandbox = arg;
-
-    announce_sandbox(sandbox, ANNOUNCED_STARTED);
-    if (err == NULL && sandbox_phase(sandbox) == INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
-        sandbox_reply_ready(sandbox);
-    else if (err != NULL)
-        waiters_fail(&sandbox->waiters, WAIT_READY, err);
 }
 
 void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello)
@@ -453,11 +476,8 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
         return;
     if (!pod_network_held(sandbox) && sandbox->handler->local)
         pb_set(&sandbox->record->ip, sandbox->node->node_ip);
-    if (sandbox_move(sandbox, INTERLINK__STATE__V1__SANDBOX_PHASE__READY)) {
-        counters_queue_wait(sandbox->handler, sandbox->record->created_at);
-        setbacks_forget(sandbox->node->setbacks, sandbox->record->config->metadata);
-        sandbox_put(sandbox, sandbox_on_ready_recorded);
-    }
+    counters_queue_wait(sandbox->handler, sandbox->record->created_at);
+    sandbox_become_ready(sandbox);
 }
 
 void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err)
@@ -509,7 +529,7 @@ static void sandbox_on_stop_recorded(void *arg, const struct status *err)
 }
 
 /* Nothing of the pod runs any more. */
-static void sandbox_stopped(struct sandbox *sandbox, const char *message)
+void sandbox_stopped(struct sandbox *sandbox, const char *message)
 {
     if (sandbox_phase(sandbox) != INTERLINK__STATE__V1__SANDBOX_PHASE__READY)
         return;
@@ -558,6 +578,10 @@ static void sandbox_begin_stop(struct sandbox *sandbox)
     if (sandbox->stopping)
         return;
     sandbox->stopping = true;
+    if (sandbox_listed(sandbox) && sandbox->handler->per_container) {
+        sandbox_cancel_container_jobs(sandbox);
+        return;
+    }
     if (sandbox_listed(sandbox) && sandbox->link != NULL && link_ready(sandbox->link)) {
         rpc_unary(link_conn(sandbox->link), "/interlink.agent.v1.Agent/Shutdown", &request.base,
                   &interlink__agent__v1__shutdown_response__descriptor, SANDBOX_STOP_TIMEOUT_MS, sandbox_on_shutdown,
@@ -658,39 +682,4 @@ void sandbox_on_network_removed(struct sandbox *sandbox, const struct status *er
         sandbox_put(sandbox, NULL);
         sandbox_check_stopped(sandbox);
     }
-}
-
-/* ---- after a restart ---- */
-
-void sandbox_restore(struct node *node, Interlink__State__V1__Sandbox *record)
-{
-    struct status err = STATUS_INIT;
-    struct handler *handler = node_handler(node, *record->handler != '\0' ? record->handler : record->runtime_handler, &err);
-
-    if (handler == NULL) {
-        log_error("pod %.13s: %s; it is left alone until that handler is configured again", record->id, err.message);
-        strmap_put(&node->left_alone, record->id, node);
-        protobuf_c_message_free_unpacked(&record->base, NULL);
-        return;
-    }
-    struct sandbox *sandbox = sandbox_new(node, handler, record);
-    sandbox->announced = announced_sandbox_phase((int)record->phase);
-    sandbox->restored = true;
-}
-
-void sandbox_resume(struct sandbox *sandbox)
-{
-    const Interlink__State__V1__Sandbox *record = sandbox->record;
-
-    if (record->job_deleted)
-        return;
-    sandbox->job = sandbox_job_new(sandbox, &sandbox_job_events);
-    int64_t age_ms = (clock_real_ns() - record->created_at) / 1000000 - SANDBOX_SUBMIT_MS;
-    interlink_job_adopt(sandbox->job, record->job_id, record->submitted, age_ms > 0 ? age_ms : 0);
-    if (record->submitted)
-        sandbox_say_submitted(sandbox);
-    else
-        sandbox_say(sandbox, xstrdup("serve was restarted while its job was being submitted: the site is asked whether it has it"));
-    if (record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
-        sandbox_cancel_job(sandbox);
 }

@@ -73,6 +73,8 @@ void sandbox_restore(struct node *node, Interlink__State__V1__Sandbox *record);
 void sandbox_resume(struct sandbox *sandbox);
 /* Its agent called in: takes the stream. */
 void sandbox_attach(struct sandbox *sandbox, struct stream *stream, struct str early);
+/* Whether containers can be made in it; else FAILED_PRECONDITION. */
+bool sandbox_check_ready(const struct sandbox *sandbox, struct status *err);
 /* Once READY and connected; else err UNAVAILABLE or FAILED_PRECONDITION says what is missing. */
 struct link *sandbox_link(struct sandbox *sandbox, struct status *err);
 
@@ -81,6 +83,10 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
 /* The agent is there and cannot be this pod: it has no engine, or a setting that it cannot honour. */
 void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err);
 void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err);
+
+/* From a container that was a job of its own (container_job.h): the site has it no more, or cannot let go of it at present. */
+void sandbox_on_container_job_gone(struct sandbox *sandbox);
+void sandbox_on_container_job_stays(struct sandbox *sandbox, const struct status *err);
 
 /* The size of its job is known (sandbox_size.h). */
 void sandbox_on_sized(struct sandbox *sandbox);

@@ -8,10 +8,9 @@
 #include "node/waiter.h"
 #include "rpc/pb.h"
 
-/* A DNS label for REST: getLogs refuses other names. Pods of one name must not meet in one site's queue, hence the id. */
-static const char *sandbox_job_name(struct arena *arena, const Interlink__State__V1__Sandbox *record)
+const char *sandbox_job_name(struct arena *arena, const char *pod, const char *id)
 {
-    char *name = arena_printf(arena, "%.50s-%.8s", record->config->metadata->name, record->id);
+    char *name = arena_printf(arena, "%.50s-%.8s", pod, id);
 
     for (char *p = name; *p != '\0'; p++)
         if ((*p < 'a' || *p > 'z') && (*p < '0' || *p > '9'))
@@ -38,8 +37,7 @@ static const char *sandbox_job_namespaces(struct arena *arena, const Runtime__V1
     return arena_printf(arena, "%s%s%s", host_ipc ? "" : "ipc,", host_network ? "" : "uts,", host_pid ? "" : "pid,");
 }
 
-/* Plugins look at limits, most of them at nothing else. */
-static void sandbox_job_size(struct arena *arena, const Interlink__State__V1__JobSize *size, struct interlink_container *c)
+void sandbox_job_size(struct arena *arena, const Interlink__State__V1__JobSize *size, struct interlink_container *c)
 {
     size_t n = size != NULL ? size->n_amounts : 0;
 
@@ -66,42 +64,58 @@ static bool sandbox_job_by_pre_exec(const struct sandbox *sandbox)
     return *sandbox->handler->options->program != '\0';
 }
 
-/* Annotations meant for the site travel on; others are Kubernetes' business and can be large. */
-static void sandbox_job_annotations(struct arena *arena, const struct sandbox *sandbox, struct interlink_pairs *out)
+static bool sandbox_job_has(const struct interlink_pairs *pairs, const char *name)
+{
+    return *interlink_pair_get(pairs, name) != '\0';
+}
+
+void sandbox_job_annotations(struct arena *arena, const Runtime__V1__PodSandboxConfig *config,
+                             const Interlink__State__V1__JobSize *job_size, const struct interlink_pairs *own,
+                             struct interlink_pairs *out)
 {
     static const char *const prefixes[] = { "slurm-job.vk.io/", "interlink.eu/", "interlink.io/" };
-    static const char *const ours[] = { INTERLINK_JOB_ANNOTATION, JOB_SIZE_ANNOTATION, SLURM_FLAGS_ANNOTATION, PRE_EXEC_ANNOTATION };
-    const Interlink__State__V1__Sandbox *record = sandbox->record;
-    const Runtime__V1__PodSandboxConfig *config = record->config;
     const char *flags = pb_label(config->n_annotations, (void *)config->annotations, SLURM_FLAGS_ANNOTATION);
-    const char *size = job_size_text(arena, record->size);
-    const char *before = pb_label(config->n_annotations, (void *)config->annotations, PRE_EXEC_ANNOTATION);
-    cleanup_buf struct buf script = BUF_INIT;
+    const char *size = job_size_text(arena, job_size);
 
-    out->items = ARENA_ARRAY(arena, struct interlink_pair, config->n_annotations + COUNT_OF(ours));
-    out->items[out->count++] = (struct interlink_pair){ INTERLINK_JOB_ANNOTATION, INTERLINK_JOB_AGENT };
+    out->items = ARENA_ARRAY(arena, struct interlink_pair, config->n_annotations + own->count + 2);
+    for (size_t i = 0; i < own->count; i++)
+        out->items[out->count++] = own->items[i];
     if (*size != '\0')
         out->items[out->count++] = (struct interlink_pair){ JOB_SIZE_ANNOTATION, size };
-    flags = sandbox_job_flags(arena, record->size, flags != NULL ? flags : "");
-    if (sandbox_job_by_pre_exec(sandbox)) {
-        flags = pre_exec_flags(arena, record->id, config, record->size, flags);
-        pre_exec_write(&script, SANDBOX_JOB_CONTAINER, sandbox->handler->options->program, before != NULL ? before : "");
-        before = arena_strdup(arena, buf_cstr(&script));
-    }
-    if (before != NULL)
-        out->items[out->count++] = (struct interlink_pair){ PRE_EXEC_ANNOTATION, before };
-    if (*flags != '\0')
+    flags = sandbox_job_flags(arena, job_size, flags != NULL ? flags : "");
+    if (*flags != '\0' && !sandbox_job_has(own, SLURM_FLAGS_ANNOTATION))
         out->items[out->count++] = (struct interlink_pair){ SLURM_FLAGS_ANNOTATION, flags };
     for (size_t i = 0; i < config->n_annotations; i++) {
         const char *name = config->annotations[i]->key;
-        bool known = false, travels = false;
-        for (size_t k = 0; k < COUNT_OF(ours); k++)
-            known = known || strcmp(name, ours[k]) == 0;
+        bool known = sandbox_job_has(own, name) || strcmp(name, INTERLINK_JOB_ANNOTATION) == 0 ||
+                     strcmp(name, JOB_SIZE_ANNOTATION) == 0 || strcmp(name, SLURM_FLAGS_ANNOTATION) == 0;
+        bool travels = false;
         for (size_t k = 0; k < COUNT_OF(prefixes); k++)
             travels = travels || str_starts(name, prefixes[k]);
         if (travels && !known)
             out->items[out->count++] = (struct interlink_pair){ name, config->annotations[i]->value };
     }
+}
+
+static void sandbox_job_agent_annotations(struct arena *arena, const struct sandbox *sandbox, struct interlink_pairs *out)
+{
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    const Runtime__V1__PodSandboxConfig *config = record->config;
+    const char *before = pb_label(config->n_annotations, (void *)config->annotations, PRE_EXEC_ANNOTATION);
+    const char *flags = pb_label(config->n_annotations, (void *)config->annotations, SLURM_FLAGS_ANNOTATION);
+    cleanup_buf struct buf script = BUF_INIT;
+    struct interlink_pair items[3] = { { INTERLINK_JOB_ANNOTATION, INTERLINK_JOB_AGENT } };
+    struct interlink_pairs own = { items, 1 };
+
+    if (sandbox_job_by_pre_exec(sandbox)) {
+        flags = sandbox_job_flags(arena, record->size, flags != NULL ? flags : "");
+        flags = pre_exec_flags(arena, record->id, config, record->size, flags);
+        pre_exec_write(&script, SANDBOX_JOB_CONTAINER, sandbox->handler->options->program, before != NULL ? before : "");
+        items[own.count++] = (struct interlink_pair){ PRE_EXEC_ANNOTATION, arena_strdup(arena, buf_cstr(&script)) };
+        if (*flags != '\0')
+            items[own.count++] = (struct interlink_pair){ SLURM_FLAGS_ANNOTATION, flags };
+    }
+    sandbox_job_annotations(arena, config, record->size, &own, out);
 }
 
 static const char *sandbox_job_dirs(struct arena *arena, const char *const *dirs)
@@ -176,7 +190,7 @@ struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct inte
                                        .file_count = 1 };
 
     sandbox_job_agent(&arena, sandbox, &agent);
-    create.pod.name = sandbox_job_name(&arena, record);
+    create.pod.name = sandbox_job_name(&arena, record->config->metadata->name, record->id);
     create.pod.namespace_ = record->config->metadata->namespace_;
     create.pod.uid = record->job_uid;
     create.pod.restart_policy = "Never";
@@ -186,7 +200,7 @@ struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct inte
     create.pod.volume_count = agent.mount_count; /* by pre-exec there is none: that plugin keeps secrets in its own environment */
     if (record->size != NULL && record->size->walltime_seconds > 0)
         create.pod.active_deadline_seconds = record->size->walltime_seconds;
-    sandbox_job_annotations(&arena, sandbox, &create.pod.annotations);
+    sandbox_job_agent_annotations(&arena, sandbox, &create.pod.annotations);
     create.secrets = &secret;
     create.secret_count = agent.mount_count;
     return interlink_job_new(sandbox->handler->target, &create, events, sandbox);

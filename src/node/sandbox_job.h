@@ -23,4 +23,15 @@ void sandbox_job_on_cancel_retry(void *arg, const struct status *err);
 /* Makes the job object of a sandbox; deterministic, so that a restart gives the same pod. Never NULL. */
 struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct interlink_job_events *events);
 
+/* ---- what a container's own job has in common with it; all on the arena ---- */
+/* A DNS label for REST: getLogs refuses other names. Pods of one name must not meet in one site's queue, hence the id. */
+const char *sandbox_job_name(struct arena *arena, const char *pod, const char *id);
+/* Limits and requests. Plugins look at limits, most of them at nothing else. */
+void sandbox_job_size(struct arena *arena, const Interlink__State__V1__JobSize *size, struct interlink_container *c);
+/* `own`, which count more than the pod's; the size; and of the pod's annotations those that are meant for the site: others are
+ * Kubernetes' business and can be large. */
+void sandbox_job_annotations(struct arena *arena, const Runtime__V1__PodSandboxConfig *config,
+                             const Interlink__State__V1__JobSize *size, const struct interlink_pairs *own,
+                             struct interlink_pairs *out);
+
 #endif

@@ -2,6 +2,7 @@
 #include "node/sandbox.h"
 
 #include "agent/podns.h"
+#include "node/container.h"
 #include "node/gate.h"
 #include "node/job_size.h"
 #include "node/pod_network.h"
@@ -46,6 +47,8 @@ void sandbox_stop_waiting(struct sandbox *sandbox, const struct status *why)
     if (!sandbox_listed(sandbox))
         status_prefix(&err, "%s", sandbox->queue_words);
     waiters_fail(&sandbox->waiters, WAIT_READY, &err);
+    for (LIST_EACH(struct container, c, &sandbox->containers, link))
+        waiters_fail(&c->waiters, WAIT_READY, &err); /* a start; its job goes on */
 }
 
 Interlink__State__V1__Sandbox *sandbox_record_new(struct node *node, const struct handler *handler,

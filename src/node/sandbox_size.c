@@ -43,7 +43,7 @@ bool sandbox_size_start(struct sandbox *sandbox)
     const Runtime__V1__PodSandboxMetadata *m = sandbox->record->config->metadata;
     struct node *node = sandbox->node;
 
-    if (node->kube == NULL || sandbox->handler->local)
+    if (node->kube == NULL || sandbox->handler->local || sandbox->handler->per_container)
         return false;
     free(sandbox->queue_words);
     sandbox->queue_words = xstrdup("the API server is being asked how large the pod is");

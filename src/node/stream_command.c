@@ -340,7 +340,7 @@ static void stream_command_start(struct stream_command *c)
 {
     struct status err = STATUS_INIT;
     struct container *container = node_container(c->s.node, c->container_id, &err);
-    struct link *link = container != NULL ? sandbox_link(container->sandbox, &err) : NULL;
+    struct link *link = container != NULL ? container_link(container, &err) : NULL;
     struct rpc_request_options options = {
         .method = c->attach ? "/interlink.agent.v1.Agent/Attach" : "/interlink.agent.v1.Agent/Exec",
         .bulk = true,

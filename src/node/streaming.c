@@ -56,7 +56,7 @@ static struct container *streaming_container(struct node *node, const char *id, 
         status_set(err, STATUS_FAILED_PRECONDITION, "container %.13s is not running", container->record->id);
         return NULL;
     }
-    return sandbox_link(container->sandbox, err) != NULL ? container : NULL;
+    return container_link(container, err) != NULL ? container : NULL;
 }
 
 /* The URL for a request that has been checked; lives on the call's arena. */

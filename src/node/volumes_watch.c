@@ -187,7 +187,7 @@ void volumes_follow(struct sandbox *sandbox)
     struct strmap_iter it = { 0 };
     bool dirty = false, blind = false;
 
-    if (sandbox->handler->local || (sandbox->volumes == NULL && list_empty(&sandbox->containers)))
+    if (sandbox->handler->local || sandbox->handler->per_container || (sandbox->volumes == NULL && list_empty(&sandbox->containers)))
         return;
     struct pod_volumes *p = pod_volumes_of(sandbox);
     while (strmap_next(&p->volumes, &it))
