@@ -212,7 +212,7 @@ bool sandbox_job_ask(struct sandbox *sandbox, void (*on_done)(void *arg, const c
     const Interlink__State__V1__Sandbox *record = sandbox->record;
     const struct interlink_log_request request = { .namespace_ = record->config->metadata->namespace_,
                                                    .pod_uid = record->job_uid,
-                                                   .pod_name = sandbox_job_name(&arena, record),
+                                                   .pod_name = sandbox_job_name(&arena, record->config->metadata->name, record->id),
                                                    .container = SANDBOX_JOB_CONTAINER };
 
     if (sandbox->last_words != NULL)
