@@ -381,6 +381,15 @@ static void job_sweep(struct interlink_job *job)
                                                                        .arg = job });
 }
 
+static void job_gone(struct interlink_job *job)
+{
+    job_move(job, INTERLINK_JOB_GONE);
+    job->state.phase = INTERLINK_GONE;
+    job->state.reason = "";
+    job->state.message = "the site does not know the job any more";
+    job_tell(job);
+}
+
 /* The site does not know it, or says so without words: not at once, since the answer may be older than the create. */
 static void job_apply_unknown(struct interlink_job *job, bool missing)
 {
@@ -392,11 +401,7 @@ static void job_apply_unknown(struct interlink_job *job, bool missing)
         /* A missing pod is no news; only a plain "nothing known" counts. */
         if (job->unknown_answers < INTERLINK_GONE_ANSWERS)
             return;
-        job_move(job, INTERLINK_JOB_GONE);
-        job->state.phase = INTERLINK_GONE;
-        job->state.reason = "";
-        job->state.message = "the site does not know the job any more";
-        job_tell(job);
+        job_gone(job);
         return;
     }
     if (clock_mono_ms() < job->settled_ms || job->unknown_answers + job->missing_answers < INTERLINK_GONE_ANSWERS)
@@ -461,12 +466,25 @@ void interlink_job_apply(struct interlink_job *job, const struct interlink_pod_s
     job_tell(job);
 }
 
+/* The stock Slurm plugin asks squeue of all jobs first, then of each. It says this when the first went well, Slurm does not know
+ * the job any more, and the job left no exit code: it was killed, and nobody looked while Slurm remembered. */
+static bool job_forgotten(const struct status *err)
+{
+    return strstr(err->message, "unable to retrieve container status") != NULL;
+}
+
 void interlink_job_poisoned(struct interlink_job *job, const struct status *err)
 {
     bool first = !job->poison;
 
     job->poison = true;
     job->poison_ms = clock_mono_ms() + INTERLINK_POISON_RETRY_MS;
+    if (!job_forgotten(err)) {
+        job->unknown_answers = 0;
+    } else if (job->stage == INTERLINK_JOB_SUBMITTED && ++job->unknown_answers >= INTERLINK_GONE_ANSWERS) {
+        job_gone(job);
+        return;
+    }
     if (!first || job->stage != INTERLINK_JOB_SUBMITTED)
         return;
     log_warn("pod %s: the plugin fails on its status: %s", job->name, err->message);

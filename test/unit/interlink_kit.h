@@ -56,6 +56,7 @@ struct fixture {
     struct way create, status, delete_, ping;
     const char *state; /* JSON of every container's state */
     const char *poison; /* a uid that makes /status fail */
+    const char *poison_text;
     const char *left_out; /* a uid that /status does not name */
     int creates, statuses, deletes, pings, largest_batch, last_batch;
     struct http_exchange *held;
@@ -162,7 +163,7 @@ static void on_status(void *context, struct http_exchange *x)
     }
     buf_append_byte(&out, ']');
     if (poisoned)
-        http_replyf(x, 500, "HTTP InterLink session R:  call exit status: 500. Body: open run-c.status: no such file");
+        http_replyf(x, 500, "HTTP InterLink session R:  call exit status: 500. Body: %s", f->poison_text);
     else if (f->status.hold)
         f->held = x;
     else
@@ -329,6 +330,7 @@ static int setup(void **state)
     assert_true(listener_open(f->loop, &f->listener, &address, 0600, http_server_accept_fd, f->server, NULL, &err));
     f->create.status = f->status.status = f->delete_.status = f->ping.status = 200;
     f->state = "{\"waiting\":{}}";
+    f->poison_text = "open run-c.status: no such file";
     for (size_t i = 0; i < JOBS_MAX; i++) {
         f->owners[i].f = f;
         snprintf(f->owners[i].uid, sizeof f->owners[i].uid, "%08zx-0000-4000-8000-000000000000", i + 1);

@@ -179,6 +179,38 @@ static void test_a_state_that_comes_and_goes(void **state)
     assert_int_equal(o->phase, INTERLINK_RUNNING);
 }
 
+/* Killed, and forgotten by Slurm before anybody looked: the stock plugin then fails on all pods, for ever. */
+static void test_a_job_that_slurm_forgot(void **state)
+{
+    struct fixture *f = *state;
+    struct owner *lost = submitted_job(f, 0), *other = submitted_job(f, 1);
+
+    f->state = "{\"running\":{}}";
+    UNTIL(f, lost->phase == INTERLINK_RUNNING && other->phase == INTERLINK_RUNNING);
+    f->poison = lost->uid;
+    interlink_target_poll_soon(f->target);
+    UNTIL(f, lost->job->poison);
+    /* With other words it may have any cause, and goes on being asked for. */
+    for (int i = 0; i < INTERLINK_GONE_ANSWERS + 1; i++) {
+        int asked = f->statuses;
+        lost->job->poison_ms = 0;
+        interlink_poll_schedule(f->target);
+        UNTIL(f, f->statuses > asked && lost->job->poison_ms > 0);
+    }
+    assert_int_equal(lost->phase, INTERLINK_UNKNOWN);
+    f->poison_text = "HTTP InterLink session R: unable to retrieve container status: open /jobs/default-x/run-c.status: no such file or "
+                     "directory";
+    for (int i = 0; i < INTERLINK_GONE_ANSWERS; i++) {
+        assert_int_equal(lost->phase, INTERLINK_UNKNOWN);
+        lost->job->poison_ms = 0;
+        interlink_poll_schedule(f->target);
+        UNTIL(f, lost->job->poison_ms > 0);
+    }
+    assert_int_equal(lost->phase, INTERLINK_GONE);
+    f->state = "{\"terminated\":{\"exitCode\":3}}";
+    UNTIL(f, other->phase == INTERLINK_TERMINATED);
+}
+
 /* ---- not now ---- */
 
 /* Nothing is sent before the time is over, and who asks hears why. */
@@ -303,6 +335,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_status_that_hangs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_controller_is_down, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_state_that_comes_and_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_job_that_slurm_forgot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retry_after_is_heeded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retry_after_of_status_and_delete, setup, teardown),
         cmocka_unit_test_setup_teardown(test_odd_retry_after, setup, teardown),
