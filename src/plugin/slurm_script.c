@@ -289,13 +289,14 @@ const char slurm_script_cgroup[] =
     "  case $cgroup in */job_*) export INTERLINK_CGROUP_PARENT=\"$cgroup/interlink\";; esac\n"
     "fi\n";
 
-/* wait returns early when a signal was handled. */
+/* wait returns early, and with the signal's code, when one was handled; what ended during that is asked for its own. */
 const char slurm_script_wait[] =
     "agent=$!\n"
     "while :; do\n"
     "  wait \"$agent\"; code=$?\n"
     "  kill -0 \"$agent\" 2>/dev/null || break\n"
     "done\n"
+    "if [ \"$code\" -gt 128 ]; then wait \"$agent\"; again=$?; [ \"$again\" = 127 ] || code=$again; fi\n"
     "end \"$code\"\n";
 
 void slurm_script_write(const struct slurm_config *config, const struct interlink_pod *pod, const char *job_dir,

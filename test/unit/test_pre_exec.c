@@ -208,6 +208,23 @@ static void test_what_goes_wrong_is_said(void **state)
     assert_non_null(strstr(again, "agent_envfile.properties cannot be read"));
 }
 
+/* A signal for the script reaches the agent, and the agent's own exit code counts, also when it ends while the signal is handled. */
+static void test_signals(void **state)
+{
+    static const char *const shells[] = { "bash", "sh" };
+    static const char *const signals[] = { "TERM", "USR1", "USR2" };
+    const struct folder *f = *state;
+
+    put(f, "agent.sh", 0755, "#!/bin/sh\ntrap 'exit 5' TERM\necho >ready\nwhile :; do sleep 0.02; done\n");
+    for (size_t i = 0; i < COUNT_OF(shells) * COUNT_OF(signals); i++) {
+        cleanup_free char *before = xasprintf("cd '%s'; rm -f ready; ( i=0; until [ -e ready ] || [ $i = 500 ]; do sleep 0.02; i=$((i+1)); "
+                                              "done; kill -s %s $$ ) &", f->path, signals[i % COUNT_OF(signals)]);
+        assert_int_equal(run(f, "agent.sh", before, shells[i / COUNT_OF(signals)]), 5);
+        cleanup_free char *code = get(f, "run-agent.status");
+        assert_string_equal(code, "5\n");
+    }
+}
+
 /* What a job that was killed left behind goes with the next one; what another one uses stays. */
 static void test_what_was_left_is_removed(void **state)
 {
@@ -233,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test_setup_teardown(test_the_agent_runs_in_place_of_the_container, folder_set_up, folder_tear_down),
         cmocka_unit_test_setup_teardown(test_what_goes_wrong_is_said, folder_set_up, folder_tear_down),
+        cmocka_unit_test_setup_teardown(test_signals, folder_set_up, folder_tear_down),
         cmocka_unit_test_setup_teardown(test_what_was_left_is_removed, folder_set_up, folder_tear_down),
     };
 
