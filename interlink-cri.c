@@ -206,7 +206,9 @@
 #include "agent/agent_stats.c"
 #include "agent/agent_ports.c"
 #include "agent/agent_ending.c"
+#include "agent/agent_relay.c"
 #include "agent/agent_service.c"
+#include "agent/agent_join.c"
 #include "agent/agent.c"
 
 /* plugin: the interLink plugin server and its backends. */
@@ -266,6 +268,7 @@
 #include "node/sandbox_size.c"
 #include "node/sandbox_request.c"
 #include "node/sandbox_reconcile.c"
+#include "node/call_in.c"
 #include "node/sandbox.c"
 #include "node/sandbox_containers.c"
 #include "node/sandbox_restore.c"

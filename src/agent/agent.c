@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "agent/agent_context.h"
+#include "agent/agent_join.h"
+#include "agent/agent_relay.h"
 #include "agent/agent_settle.h"
 #include "agent/engine_apptainer.h"
 #include "agent/probe.h"
@@ -23,13 +25,19 @@ struct agent_program {
     struct agent agent;
     struct isolation isolation;
     char *token; /* owned; "" when it is in a file */
-    char *relay, *relay_pin, *engine, *apptainer, *cgroup_parent, *netns, *cdi_dirs; /* owned */
+    char *relay_pin, *engine, *apptainer, *cgroup_parent, *netns, *cdi_dirs; /* owned */
+    struct agent_relay relay;
     bool relay_is_unix;
+    bool join_wanted;
+    int64_t keepalive_ms;
+    struct agent_join join;
     bool own_ipc, own_uts, own_pid; /* namespaces */
     struct rpc_service service;
     const struct rpc_service *service_list[1];
     struct rpc_services services;
     struct dial *dial;     /* while there is no connection; there is never a second one */
+    struct dial *joined;   /* the same over what the node has opened; it may come while we hold a connection that is dead */
+    char way[320];         /* what the connection is, or was, for messages */
     struct rpc_conn *conn;
     struct timer redial, farewell;
     int64_t pause_ms;      /* before the next dial */
@@ -68,11 +76,14 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     cleanup_free char *sandbox = agent_setting("INTERLINK_SANDBOX");
     cleanup_free char *namespaces = agent_setting("INTERLINK_NAMESPACES");
     cleanup_free char *level = agent_setting("INTERLINK_LOG_LEVEL");
+    cleanup_free char *keepalive = agent_setting("INTERLINK_KEEPALIVE"), *join = agent_setting("INTERLINK_JOIN");
     enum log_level log_level = LOG_INFO;
-    struct address address;
+    struct address address = { .is_unix = false };
+    uint64_t seconds = AGENT_KEEPALIVE_MS / 1000;
 
     p->token = agent_setting("INTERLINK_TOKEN");
-    p->relay = agent_setting("INTERLINK_RELAY");
+    p->relay.given = agent_setting("INTERLINK_RELAY");
+    p->join_wanted = strcmp(join, "1") == 0;
     p->relay_pin = agent_setting("INTERLINK_RELAY_PIN");
     p->engine = agent_setting("INTERLINK_ENGINE");
     p->apptainer = agent_setting("INTERLINK_APPTAINER");
@@ -94,8 +105,14 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     if (agent->job_dir[0] != '/' || access(agent->job_dir, R_OK | W_OK | X_OK) < 0)
         return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_JOB_DIR: \"%s\" is not the absolute path of a folder of ours",
                           agent->job_dir);
-    if (!address_parse(p->relay, &address, err))
+    p->relay.job_dir = agent->job_dir;
+    if (*keepalive != '\0' && (!parse_u64(keepalive, 86400, &seconds) || seconds == 0))
+        return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_KEEPALIVE: \"%.40s\" is no number of seconds up to a day", keepalive);
+    p->keepalive_ms = (int64_t)seconds * 1000;
+    if ((*p->relay.given == '\0' && !p->join_wanted) || !agent_relay_check(p->relay.given, err))
         return status_prefix(err, "INTERLINK_RELAY");
+    if (strchr(p->relay.given, ',') == NULL && *p->relay.given != '\0')
+        address_parse(p->relay.given, &address, err);
     p->relay_is_unix = address.is_unix;
     p->pause_max_ms = address.is_unix ? AGENT_REDIAL_UNIX_MAX_MS : AGENT_REDIAL_MAX_MS;
     p->pause_ms = AGENT_REDIAL_MIN_MS;
@@ -108,7 +125,7 @@ static void agent_strip_environment(void)
     static const char *const names[] = {
         "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
         "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL", "INTERLINK_NETNS",
-        "INTERLINK_CDI_DIRS", "INTERLINK_TOKEN",     "INTERLINK_APPTAINER",
+        "INTERLINK_CDI_DIRS", "INTERLINK_TOKEN",     "INTERLINK_APPTAINER",     "INTERLINK_JOIN",      "INTERLINK_KEEPALIVE",
     };
 
     for (size_t i = 0; i < COUNT_OF(names); i++)
@@ -233,7 +250,7 @@ static void agent_on_close(void *arg, const struct status *err)
         loop_stop(p->agent.loop);
         return;
     }
-    log_info("the connection to %s is closed: %s", p->relay, err->message);
+    log_info("the connection to %s is closed: %s", p->way, err->message);
     if (p->agent.greeted)
         p->pause_ms = AGENT_REDIAL_MIN_MS;
     agent_redial(p);
@@ -252,30 +269,63 @@ static void agent_tell_fault(struct agent_program *p, const struct status *err)
     log_warn(AGENT_FAULT_WORDS "%s", err->message);
 }
 
-static void agent_on_dialled(void *arg, struct stream *stream, struct str early, const struct status *err, bool refused)
+/* A connection that came in is newer than one that we hold: the node knows of none. */
+static void agent_take(struct agent_program *p, struct stream *stream, struct str early)
 {
-    struct agent_program *p = arg;
     struct rpc_conn_options options = {
         .services = &p->services,
-        .keepalive_ms = p->relay_is_unix ? 0 : AGENT_KEEPALIVE_MS,
-        .keepalive_timeout_ms = AGENT_KEEPALIVE_TIMEOUT_MS,
+        .keepalive_ms = p->relay_is_unix ? 0 : p->keepalive_ms,
+        .keepalive_timeout_ms = p->keepalive_ms / AGENT_KEEPALIVE_PART,
         .on_close = agent_on_close,
         .arg = p,
     };
 
+    log_info("connected to %s", p->way);
+    p->dial_fault_ms = 0;
+    timer_stop(&p->redial);
+    rpc_conn_free(p->conn);
+    p->agent.greeted = false;
+    p->conn = rpc_conn_new(p->agent.loop, stream, &options, early);
+    agent_settle(&p->agent.settle, p->agent.loop);
+}
+
+static bool agent_dismissed(struct agent_program *p, const struct status *err, bool refused)
+{
+    if (!refused)
+        return false;
+    log_info("the node does not know this pod any more: %s", err->message);
+    agent_ending_start(&p->agent, 0, NULL);
+    return true;
+}
+
+static void agent_on_dialled(void *arg, struct stream *stream, struct str early, const struct status *err, bool refused)
+{
+    struct agent_program *p = arg;
+
     p->dial = NULL;
     if (err == NULL) {
-        log_info("connected to the node: %s", p->relay);
-        p->dial_fault_ms = 0;
-        p->agent.greeted = false;
-        p->conn = rpc_conn_new(p->agent.loop, stream, &options, early);
-        agent_settle(&p->agent.settle, p->agent.loop);
-    } else if (refused) {
-        log_info("the node does not know this pod any more: %s", err->message);
-        agent_ending_start(&p->agent, 0, NULL);
-    } else {
+        dial_cancel(p->joined);
+        p->joined = NULL;
+        snprintf(p->way, sizeof p->way, "the node at %s", p->relay.current);
+        agent_take(p, stream, early);
+    } else if (!agent_dismissed(p, err, refused)) {
         agent_tell_fault(p, err);
         agent_redial(p);
+    }
+}
+
+static void agent_on_joined(void *arg, struct stream *stream, struct str early, const struct status *err, bool refused)
+{
+    struct agent_program *p = arg;
+
+    p->joined = NULL;
+    if (err == NULL) {
+        dial_cancel(p->dial);
+        p->dial = NULL;
+        snprintf(p->way, sizeof p->way, "the node, by its command");
+        agent_take(p, stream, early);
+    } else if (!agent_dismissed(p, err, refused)) {
+        agent_tell_fault(p, err);
     }
 }
 
@@ -305,21 +355,51 @@ static void agent_dial(void *arg)
         return;
     }
     struct dial_options options = {
-        .address = p->relay,
+        .address = agent_relay_next(&p->relay),
         .pin = p->relay_pin,
         .sandbox_id = p->agent.sandbox_id,
         .token = buf_cstr(&token),
         .on_done = agent_on_dialled,
         .arg = p,
     };
-    p->dial = dial_start(p->agent.loop, &options);
+    if (*options.address != '\0') /* else the node comes to us */
+        p->dial = dial_start(p->agent.loop, &options);
+}
+
+/* The node has opened a way: the newest counts. */
+static void agent_on_join(void *arg, struct stream *stream)
+{
+    struct agent_program *p = arg;
+    struct status err = STATUS_INIT;
+    cleanup_buf struct buf token = BUF_INIT;
+
+    if (p->leaving || !agent_read_token(p, &token, &err)) {
+        if (!p->leaving)
+            log_warn("no token to show to the node: %s", err.message);
+        stream_free(stream);
+        return;
+    }
+    struct dial_options options = {
+        .address = "by the node's command",
+        .pin = p->relay_pin,
+        .sandbox_id = p->agent.sandbox_id,
+        .token = buf_cstr(&token),
+        .on_done = agent_on_joined,
+        .arg = p,
+    };
+    dial_cancel(p->joined);
+    p->joined = dial_start_on(p->agent.loop, stream, &options);
 }
 
 static void agent_serve(struct agent_program *p)
 {
+    struct status err = STATUS_INIT;
+
     agent_service(&p->agent, &p->service);
     p->service_list[0] = &p->service;
     p->services = (struct rpc_services){ .services = p->service_list, .count = 1 };
+    if (p->join_wanted && !agent_join_open(&p->join, p->agent.loop, p->agent.job_dir, p->agent.sandbox_id, agent_on_join, p, &err))
+        log_error("the node cannot come to this agent: %s", err.message);
     agent_dial(p);
 }
 
@@ -339,8 +419,10 @@ static void agent_on_ended(void *arg)
 
     p->leaving = true;
     timer_stop(&p->redial);
+    agent_join_close(&p->join);
     dial_cancel(p->dial);
-    p->dial = NULL;
+    dial_cancel(p->joined);
+    p->dial = p->joined = NULL;
     timer_start(p->agent.loop, &p->farewell, p->conn != NULL ? AGENT_FAREWELL_MS : 0, agent_on_farewell, p);
     if (p->conn != NULL)
         rpc_conn_shutdown(p->conn);
@@ -353,7 +435,9 @@ static void agent_free(struct agent_program *p)
     timer_stop(&p->redial);
     timer_stop(&p->farewell);
     timer_stop(&agent->settle);
+    agent_join_close(&p->join);
     dial_cancel(p->dial);
+    dial_cancel(p->joined);
     rpc_conn_free(p->conn);
     agent_ending_cancel(agent);
     agent_stats_free(agent);
@@ -369,7 +453,7 @@ static void agent_free(struct agent_program *p)
     free(agent->job_dir);
     free(agent->images_dir);
     free(p->token);
-    free(p->relay);
+    agent_relay_free(&p->relay);
     free(p->relay_pin);
     free(p->engine);
     free(p->apptainer);

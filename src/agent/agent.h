@@ -7,8 +7,11 @@
  * "features" it only says, as a HelloResponse in JSON, what an agent could do on this machine, and ends. ("idle" and "enter ..."
  * are said by apptainer in a container: engine_apptainer.c.)
  *
- *   INTERLINK_RELAY          where to dial: unix:///path or host:port
+ *   INTERLINK_RELAY          where to dial: unix:///path or host:port, or several of them, separated by commas, that are tried in
+ *                            turn (agent_relay.h); empty with INTERLINK_JOIN: it does not dial
  *   INTERLINK_RELAY_PIN      sha256:HEX of the relay's key; without it the relay needs a certificate that is trusted here
+ *   INTERLINK_JOIN           1: the node may come in by a command (agent_join.h); needs the pin
+ *   INTERLINK_KEEPALIVE      seconds of silence after which a node elsewhere is asked whether it lives (default 60)
  *   INTERLINK_SANDBOX        the pod's id, 64 hex digits
  *   INTERLINK_JOB_DIR        the job's folder (0700); the token is in its volumes/interlink/token...
  *   INTERLINK_TOKEN          ... unless it is here

@@ -232,6 +232,24 @@
 #define RELAY_PENDING_MAX 256
 #define RELAY_HEAD_TIMEOUT_MS 15000
 
+/* ---- calls of agents that do not come ---- */
+/* An agent calls within a second of its job's start: after this much silence there is something to say. Then again, when attempts
+ * that got no answer have had their time, and from time to time. */
+#define CALL_IN_SILENCE_MS 5000
+#define CALL_IN_SECOND_MS 15000
+#define CALL_IN_AGAIN_MS 60000
+/* For agents that can call by themselves, before a command is run. */
+#define CALL_IN_PATIENCE_MS 2000
+/* Between commands that led nowhere; a command that led nowhere by then (ssh through several machines takes some seconds). */
+#define CALL_IN_PAUSE_MIN_MS 1000
+#define CALL_IN_PAUSE_MAX_MS 30000
+#define CALL_IN_COMMAND_MS 45000
+/* At a time; each is a process for as long as its pod lives. */
+#define CALL_IN_COMMANDS_MAX 1024
+/* Of what a command and an agent say: a line, and lines of a command that are logged. */
+#define CALL_IN_WORDS_MAX 300
+#define CALL_IN_LINES_MAX 20
+
 /* ---- interlink ---- */
 /* Plugins keep one answer to a status query for 10 s, whichever pods are asked for: asking sooner tells nothing. */
 #define INTERLINK_POLL_REMOTE_MS 10500
@@ -427,7 +445,14 @@
 #define AGENT_SETTLE_MS 1000
 /* A relay elsewhere: to keep state in firewalls, and to notice a machine that fell over. */
 #define AGENT_KEEPALIVE_MS 60000
-#define AGENT_KEEPALIVE_TIMEOUT_MS 20000
+/* Of that time, for the answer. */
+#define AGENT_KEEPALIVE_PART 3
+/* Of an address of the node's in a list, and of the file with such a list. */
+#define AGENT_RELAY_ADDRESS_MAX 300
+#define AGENT_RELAY_FILE_MAX 4096
+/* `join` may come a little before its agent; what it carries at a time. */
+#define AGENT_JOIN_WAIT_MS 5000
+#define AGENT_JOIN_BLOCK (64 << 10)
 /* The last reply and GOAWAY; then the agent exits. */
 #define AGENT_FAREWELL_MS 1000
 #define AGENT_TOKEN_MAX 4096
@@ -590,6 +615,8 @@
  * a call while kubelet is polling: kubelet comes again every 11 to 15 s. */
 #define CONFIG_QUEUE_HOLD_MS 10000
 #define CONFIG_QUEUE_LEASE_MS 60000
+/* Through NATs and firewalls that forget idle connections, most of them after minutes; and to notice a machine that fell over. */
+#define CONFIG_RELAY_KEEPALIVE_MS 60000
 /* All CNI plugins of one pod: some wait for their daemons or a cloud's answer; kubelet gives a pod's start 4 minutes. */
 #define CONFIG_CNI_TIMEOUT_MS 120000
 /* Of streams: kubelet's own values for the first and the last. */

@@ -34,6 +34,8 @@ const struct config_key config_keys[] = {
     { "Relay.Listen", CONFIG_TEXT, CONFIG_AT(node.relay_listen), "address for agents on other machines, HOST:PORT", NULL },
     { "Relay.Advertise", CONFIG_TEXT, CONFIG_AT(node.relay_address), "what those agents dial, when it is another address",
       NULL },
+    { "Relay.Keepalive", CONFIG_DURATION, CONFIG_AT(node.relay_keepalive_ms),
+      "an agent elsewhere that is silent for so long is asked whether it lives", NULL },
     { "Streaming.Enabled", CONFIG_SWITCH, CONFIG_AT(node.streaming.enabled), "offer exec, attach and port-forward", NULL },
     { "Streaming.Address", CONFIG_TEXT, CONFIG_AT(node.streaming.address), "where their streams are served: an IP address",
       NULL },
@@ -93,6 +95,7 @@ const struct config_key config_handler_keys[] = {
     { "CAFile", CONFIG_PATH, CONFIG_AT_HANDLER(ca_file), "who signs the API server (PEM)", NULL },
     { "CertFile", CONFIG_PATH, CONFIG_AT_HANDLER(client_cert_file), "client certificate (PEM)", NULL },
     { "KeyFile", CONFIG_PATH, CONFIG_AT_HANDLER(client_key_file), "its key (PEM)", NULL },
+    { "Dial", CONFIG_TEXTS, CONFIG_AT_HANDLER(dial), "a command whose standard input and output lead to the agent of a job", NULL },
     { "Proxy", CONFIG_TEXT, CONFIG_AT_HANDLER(proxy), "HTTP proxy to the API; none: no proxy", NULL },
     { "SharedPaths", CONFIG_PATHS, CONFIG_AT_HANDLER(shared_paths), "instead of those for all handlers", NULL },
 };
@@ -330,7 +333,7 @@ static bool config_put_handlers(struct config *c, const struct json *j, struct s
         return false;
     struct node_handler_options *handlers = ARENA_ARRAY(&c->arena, struct node_handler_options, j->count + 1u);
     for (JSON_EACH(item, j)) {
-        handlers[n] = (struct node_handler_options){ "", "", "", "", "", "", "", "", "", "", NULL };
+        handlers[n] = (struct node_handler_options)NODE_HANDLER_OPTIONS_INIT("");
         if (!config_put_object(c, item, "", config_handler_keys, config_handler_key_count, &handlers[n], err) ||
             !config_check_handler(item, &handlers[n], err))
             return false;

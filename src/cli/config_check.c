@@ -77,6 +77,7 @@ void config_set_defaults(struct config *c)
     c->node.metrics_address = c->node.kubeconfig = c->node.node_name = c->defaults_cpu = "";
     c->node.keep_capacity = true;
     c->node.queue_hold_ms = CONFIG_QUEUE_HOLD_MS;
+    c->node.relay_keepalive_ms = CONFIG_RELAY_KEEPALIVE_MS;
     c->node.queue_lease_ms = CONFIG_QUEUE_LEASE_MS;
     c->node.streaming = (struct node_streaming_options){
         .enabled = true,
@@ -158,6 +159,28 @@ static bool config_check_proxy(const struct json *j, const char *proxy, struct s
     return true;
 }
 
+static bool config_check_dial(const struct json *j, const struct node_handler_options *handler, struct status *err)
+{
+    const struct json *dial = json_member(j, "Dial");
+
+    if (handler->dial == NULL)
+        return true;
+    if (*handler->url == '\0')
+        return json_fail(dial, err, "handler %s runs its pods on this machine, where agents call by themselves", handler->name);
+    if (handler->dial[0] == NULL || *handler->dial[0] == '\0')
+        return json_fail(dial, err, "wanted a command and its arguments");
+    for (const char *const *word = handler->dial; *word != NULL; word++)
+        for (const char *p = strchr(*word, '{'); p != NULL; p = strchr(p + 1, '{')) {
+            size_t n = strcspn(p, "}") + 1;
+            bool known = false;
+            for (size_t i = 0; i < COUNT_OF(node_dial_places); i++)
+                known = known || (strlen(node_dial_places[i]) == n && strncmp(node_dial_places[i], p, n) == 0);
+            if (!known)
+                return json_fail(dial, err, "\"%.64s\": only {pod}, {uid}, {jid} and {node} are filled in", *word);
+        }
+    return true;
+}
+
 bool config_check_handler(const struct json *j, struct node_handler_options *handler, struct status *err)
 {
     static const char *const engines[] = { "", "auto", "crun", "apptainer", "host" };
@@ -192,7 +215,7 @@ bool config_check_handler(const struct json *j, struct node_handler_options *han
                          handler->name);
     if ((*handler->client_cert_file == '\0') != (*handler->client_key_file == '\0'))
         return json_fail(j, err, "handler %s: CertFile and KeyFile go together", handler->name);
-    return config_check_proxy(j, handler->proxy, err);
+    return config_check_dial(j, handler, err) && config_check_proxy(j, handler->proxy, err);
 }
 
 bool config_check_mirror(const struct json *j, const struct registry_mirror *mirror, struct status *err)
@@ -255,7 +278,7 @@ static bool config_make_handlers(struct config *c, struct status *err)
 
     if (n > 0)
         memcpy(handlers, c->node.handlers, n * sizeof *handlers);
-    *one = (struct node_handler_options){ "local", "", "", "", "", "", "", "", "", "", NULL };
+    *one = (struct node_handler_options)NODE_HANDLER_OPTIONS_INIT("local");
     if (*c->upstream.address != '\0') {
         if (!config_is_label(c->upstream.handler))
             return status_set(err, STATUS_INVALID_ARGUMENT,
@@ -313,6 +336,24 @@ static bool config_check_handlers(struct config *c, struct status *err)
            config_has_handler(c, o->node_pods_handler, "NodePods.Handler", err);
 }
 
+/* One or more, separated by commas. */
+static bool config_check_advertise(const char *list, struct status *err)
+{
+    cleanup_arena struct arena arena = ARENA_INIT;
+    struct address address;
+
+    while (*list != '\0') {
+        size_t n = strcspn(list, ",");
+        const char *item = arena_strndup(&arena, list + strspn(list, " "), n - (strspn(list, " ") < n ? strspn(list, " ") : n));
+        if (!address_parse(item, &address, err))
+            return status_prefix(err, "Relay.Advertise");
+        if (address.is_unix || address.port == 0)
+            return status_set(err, STATUS_INVALID_ARGUMENT, "Relay.Advertise \"%.128s\": wanted HOST:PORT", item);
+        list += n + (list[n] == ',');
+    }
+    return true;
+}
+
 static bool config_check_addresses(struct config *c, struct status *err)
 {
     struct address address;
@@ -323,6 +364,8 @@ static bool config_check_addresses(struct config *c, struct status *err)
         return status_set(err, STATUS_INVALID_ARGUMENT, "Socket \"%.128s\": wanted an absolute path or unix://PATH",
                           c->node.socket);
     c->node.socket = arena_strdup(&c->arena, address.path);
+    if (c->node.relay_keepalive_ms < 1000)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "Relay.Keepalive: wanted a second or more");
     if (*c->node.relay_listen == '\0')
         return *c->node.relay_address == '\0' ||
                status_set(err, STATUS_INVALID_ARGUMENT, "Relay.Advertise is of no use without Relay.Listen");
@@ -332,11 +375,7 @@ static bool config_check_addresses(struct config *c, struct status *err)
         return status_set(err, STATUS_INVALID_ARGUMENT, "Relay.Listen \"%.128s\": wanted HOST:PORT", c->node.relay_listen);
     if (*c->node.relay_address == '\0')
         c->node.relay_address = c->node.relay_listen;
-    if (!address_parse(c->node.relay_address, &address, err))
-        return status_prefix(err, "Relay.Advertise");
-    if (address.is_unix || address.port == 0)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "Relay.Advertise \"%.128s\": wanted HOST:PORT", c->node.relay_address);
-    return true;
+    return config_check_advertise(c->node.relay_address, err);
 }
 
 static bool config_is_loopback(const char *address)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The entrance: which of the program's roles is wanted. */
 #include "agent/agent.h"
+#include "agent/agent_join.h"
 #include "cli/ctl.h"
 #include "cli/doctor.h"
 #include "cli/serve.h"
@@ -20,6 +21,7 @@ static const struct main_role {
     { "serve", serve_main, "the CRI server on a node, which kubelet talks to (the default)" },
     { "plugin", plugin_main, "an interLink plugin: runs pods where the batch system is" },
     { "agent", NULL, "inside a job: makes the pod's containers (started by `plugin`, not by hand)" },
+    { "join", agent_join_main, "beside an agent: its way to the node, where compute nodes cannot dial out (run by `serve`)" },
     { "ctl", ctl_main, "the command line client: crictl's verbs" },
     { "doctor", doctor_main, "checks this machine's set-up and says how to mend it" },
     { "version", main_version, "the version of this program" },

@@ -36,7 +36,8 @@ const char *tls_error_text(int br_err)
     case BR_ERR_BAD_FINISHED: return "the peer does not hold the key of its certificate";
     case BR_ERR_NO_CLIENT_AUTH: return "the peer sent no client certificate";
     case BR_ERR_RECV_FATAL_ALERT + 40:
-        return "the peer refused the handshake (it speaks no TLS as new as 1.2, has no cipher suite in common with us, or wants a client certificate)";
+        return "the peer refused the handshake (it speaks no TLS as new as 1.2, has no cipher suite in common with us, or wants a client "
+               "certificate)";
     case BR_ERR_RECV_FATAL_ALERT + 42:
     case BR_ERR_RECV_FATAL_ALERT + 43:
     case BR_ERR_RECV_FATAL_ALERT + 46: return "the peer does not accept our certificate";

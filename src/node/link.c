@@ -9,8 +9,7 @@
 /* An agent answers these at once; one that does not is as good as gone, and will dial again. */
 #define LINK_SETUP_TIMEOUT_MS 15000
 /* Through NATs and firewalls that forget idle connections, and to notice a machine that fell over. */
-#define LINK_KEEPALIVE_MS 60000
-#define LINK_KEEPALIVE_TIMEOUT_MS 20000
+#define LINK_KEEPALIVE_PART 3 /* of Relay.Keepalive, for the answer */
 
 struct link {
     struct sandbox *sandbox;
@@ -134,8 +133,8 @@ struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str
 {
     struct link *link = xcalloc(1, sizeof *link);
     struct rpc_conn_options options = {
-        .keepalive_ms = LINK_KEEPALIVE_MS,
-        .keepalive_timeout_ms = LINK_KEEPALIVE_TIMEOUT_MS,
+        .keepalive_ms = sandbox->node->options->relay_keepalive_ms,
+        .keepalive_timeout_ms = sandbox->node->options->relay_keepalive_ms / LINK_KEEPALIVE_PART,
         .budget = &sandbox->node->link_budget,
         .on_close = link_on_close,
         .arg = link,
@@ -146,6 +145,8 @@ struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str
     snprintf(link->peer, sizeof link->peer, "%s", stream->peer);
     link->conn = rpc_conn_new(sandbox->node->loop, stream, &options, early);
     hello.version = (char *)(uintptr_t)sandbox->node->options->version;
+    if (!sandbox->handler->local)
+        hello.relay = (char *)(uintptr_t)sandbox->node->options->relay_address;
     rpc_unary(link->conn, "/interlink.agent.v1.Agent/Hello", &hello.base,
               &interlink__agent__v1__hello_response__descriptor, LINK_SETUP_TIMEOUT_MS, link_on_hello, link);
     return link;

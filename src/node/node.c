@@ -141,7 +141,10 @@ static bool node_load_identity(struct node *node, struct status *err)
     const struct node_options *o = node->options;
     cleanup_free char *dir = xasprintf("%s/relay", o->state_dir);
 
-    if (*o->relay_listen == '\0')
+    bool elsewhere = *o->relay_listen != '\0';
+    for (size_t i = 0; i < o->handler_count; i++)
+        elsewhere = elsewhere || o->handlers[i].dial != NULL;
+    if (!elsewhere)
         return true;
     node->identity = tls_identity_load_or_create(dir, "interlink-cri-relay", err);
     if (node->identity != NULL)

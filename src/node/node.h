@@ -74,9 +74,17 @@ struct node_handler_options {
     const char *job_per; /* "" and "pod": a pod is a job whose agent makes its containers; "container": each container is a job */
     const char *program; /* path of this program on the machines where jobs run; "": not known */
     const char *bearer_token_file, *ca_file, *client_cert_file, *client_key_file; /* "" when none */
+    const char *const *dial; /* a command that leads to the agent of a job (call_in.h); NULL-terminated, or NULL: agents call by themselves */
     const char *proxy; /* to the API: "": as the environment says; "none": no proxy; else http://[USER:PASSWORD@]HOST[:PORT] */
     const char *const *shared_paths; /* what means the same where its pods run; NULL-terminated, or NULL for nothing */
 };
+/* What is filled in in `dial`: the pod's id, its interLink pod's uid, the batch system's job id, the first machine of the job. */
+static const char *const node_dial_places[] UNUSED = { "{pod}", "{uid}", "{jid}", "{node}" };
+#define NODE_HANDLER_OPTIONS_INIT(handler_name)                                                                                 \
+    {                                                                                                                         \
+        .name = (handler_name), .url = "", .engine = "", .job_per = "", .program = "", .bearer_token_file = "", .ca_file = "", \
+        .client_cert_file = "", .client_key_file = "", .proxy = ""                                                             \
+    }
 struct node_streaming_options {
     bool enabled;
     const char *address; /* literal; loopback unless there is a certificate */
@@ -101,7 +109,8 @@ struct node_options {
     const char *const *pinned_images;          /* NULL-terminated or NULL */
     uint64_t layer_bytes_max;                  /* of an unpacked layer; 0: the default */
     const char *relay_listen; /* "host:port" for agents on other machines; "": only this machine */
-    const char *relay_address; /* what such agents dial; "": relay_listen */
+    const char *relay_address; /* what such agents dial, one or more separated by commas; "": relay_listen */
+    int64_t relay_keepalive_ms; /* silence after which the other end is asked whether it lives */
     const struct node_handler_options *handlers;
     size_t handler_count;
     const char *default_handler;
@@ -159,9 +168,10 @@ struct node {
     struct channel_budget stream_budget; /* of all clients' streams */
     struct tcp_dialer dialer;        /* connections to ports of pods on this machine */
     struct streaming *streaming;     /* NULL: switched off */
-    struct tls_identity *identity;   /* NULL without relay_listen */
-    char relay_pin[72 + 8];          /* "sha256:<64 hex digits>", "" without relay_listen */
+    struct tls_identity *identity;   /* NULL when no agent is elsewhere */
+    char relay_pin[72 + 8];          /* "sha256:<64 hex digits>", "" when no agent is elsewhere */
     char *relay_socket;
+    unsigned calling_in;             /* commands under way (call_in.h) */
     struct handler *handlers;
     struct strmap sandboxes;         /* id -> struct sandbox */
     struct strmap left_alone;        /* ids of sandboxes whose handler is not configured at present */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/sandbox_internal.h"
 
+#include "node/call_in.h"
 #include "node/container.h"
 #include "node/container_job_pod.h"
 #include "node/link.h"
@@ -96,6 +97,7 @@ void sandbox_free(struct sandbox *sandbox)
     sandbox_size_free(sandbox);
     last_words_cancel(sandbox->last_words);
     sandbox_lease_free(sandbox);
+    call_in_free(sandbox);
     interlink_job_free(sandbox->job);
     buf_free(&sandbox->item);
     free(sandbox->queue_words);
@@ -398,7 +400,7 @@ static void sandbox_on_state(void *arg, const struct interlink_job_state *state)
                                        *state->message != '\0' ? ", " : "", state->message));
         break;
     case INTERLINK_RUNNING:
-        sandbox_say(sandbox, xasprintf("job %s has started; its agent has not called in yet", jid));
+        call_in_expect(sandbox);
         break;
     case INTERLINK_TERMINATED:
     case INTERLINK_GONE:
@@ -434,6 +436,7 @@ void sandbox_attach(struct sandbox *sandbox, struct stream *stream, struct str e
         status_set(&err, STATUS_UNAVAILABLE, "a newer connection replaced it");
         sandbox_on_agent_lost(sandbox, &err);
     }
+    call_in_came(sandbox, stream);
     sandbox->link = link_new(sandbox, stream, early);
     sandbox->handler->agent_connections++;
 }
@@ -503,6 +506,8 @@ void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
     }
     log_info("pod %.13s: the agent's connection ended (%s); it will call again if it lives", sandbox->record->id,
              err->message);
+    if (sandbox->job != NULL && interlink_job_state(sandbox->job)->phase == INTERLINK_RUNNING)
+        call_in_expect(sandbox);
     interlink_target_poll_soon(sandbox->handler->target);
 }
 

@@ -19,6 +19,7 @@
 #include "node/announce.h"
 #include "node/node.h"
 
+struct call_in;
 struct gate_pod;
 struct link;
 struct pod_find;
@@ -44,6 +45,7 @@ struct sandbox {
     bool restored;                         /* of an earlier life of this program */
     struct pod_network *network;           /* owned; pod_network.c's */
     struct last_words *last_words;         /* owned; of a job that ended too early: then it is given up */
+    struct call_in *call_in;               /* owned; call_in.c's */
     struct pod_find *size_find;            /* owned; sandbox_size.c's: its job is not made yet */
     enum announced announced;              /* events sent */
     int64_t lease_used_ms;                 /* polling time since the last call, while queued (sandbox_lease.h) */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sandbox_internal.h: what sandbox.c, sandbox_restore.c and sandbox_containers.c share; nobody else includes it. */
+/* sandbox_internal.h: what sandbox.c, sandbox_restore.c, sandbox_containers.c and call_in.c share; nobody else includes it. */
 #ifndef NODE_SANDBOX_INTERNAL_H
 #define NODE_SANDBOX_INTERNAL_H
 

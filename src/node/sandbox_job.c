@@ -146,6 +146,10 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
                                                 : node->options->relay_address);
     if (!local)
         sandbox_job_env(c, "INTERLINK_RELAY_PIN", node->relay_pin);
+    if (sandbox->handler->options->dial != NULL)
+        sandbox_job_env(c, "INTERLINK_JOIN", "1");
+    if (!local)
+        sandbox_job_env(c, "INTERLINK_KEEPALIVE", arena_printf(arena, "%" PRId64, node->options->relay_keepalive_ms / 1000));
     sandbox_job_env(c, "INTERLINK_SANDBOX", record->id);
     sandbox_job_env(c, "INTERLINK_NAMESPACES", sandbox_job_namespaces(arena, config));
     if (shares_images)
@@ -206,7 +210,7 @@ struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct inte
     return interlink_job_new(sandbox->handler->target, &create, events, sandbox);
 }
 
-bool sandbox_job_ask(struct sandbox *sandbox, void (*on_done)(void *arg, const char *text))
+struct last_words *sandbox_job_words(struct sandbox *sandbox, void (*on_done)(void *arg, const char *text), void *arg)
 {
     cleanup_arena struct arena arena = ARENA_INIT;
     const Interlink__State__V1__Sandbox *record = sandbox->record;
@@ -215,11 +219,16 @@ bool sandbox_job_ask(struct sandbox *sandbox, void (*on_done)(void *arg, const c
                                                    .pod_name = sandbox_job_name(&arena, record->config->metadata->name, record->id),
                                                    .container = SANDBOX_JOB_CONTAINER };
 
+    return last_words_start(sandbox->node->loop, sandbox->handler->target, &request, on_done, arg);
+}
+
+bool sandbox_job_ask(struct sandbox *sandbox, void (*on_done)(void *arg, const char *text))
+{
     if (sandbox->last_words != NULL)
         return true; /* already */
     if (!sandbox_job_by_pre_exec(sandbox))
         return false;
-    sandbox->last_words = last_words_start(sandbox->node->loop, sandbox->handler->target, &request, on_done, sandbox);
+    sandbox->last_words = sandbox_job_words(sandbox, on_done, sandbox);
     return true;
 }
 

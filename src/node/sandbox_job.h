@@ -20,6 +20,8 @@ char *sandbox_job_end_words(const struct interlink_job_state *state);
 /* Whoever waits for the end of the job hears that it could not be cancelled yet. */
 void sandbox_job_on_cancel_retry(void *arg, const struct status *err);
 
+/* The same, to whoever asks and whichever the site is; the caller owns it. */
+struct last_words *sandbox_job_words(struct sandbox *sandbox, void (*on_done)(void *arg, const char *text), void *arg);
 /* Makes the job object of a sandbox; deterministic, so that a restart gives the same pod. Never NULL. */
 struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct interlink_job_events *events);
 

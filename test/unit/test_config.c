@@ -192,6 +192,16 @@ static void test_refused(void **state)
     refused("InterlinkAddress: http://h:1\nInterlinkport: 2\n", "InterlinkAddress http://h:1 has a port already: leave Interlinkport out");
     refused("InterlinkAddress: http://h\nInterlinkport: 70000\n", "Interlinkport \"70000\": wanted a number from 1 to 65535");
     refused("Relay: {Advertise: 'h:1'}\n", "Relay.Advertise is of no use without Relay.Listen");
+    refused("Relay: {Listen: '[::]:1', Advertise: 'h:1, unix:///x'}\n", "Relay.Advertise \"unix:///x\": wanted HOST:PORT");
+    refused("Relay: {Keepalive: 0}\n", "Relay.Keepalive: wanted a second or more");
+    refused("Handlers: [{Name: c, Target: 'http://h', Dial: [srun, '--jobid={job}']}]\n",
+            "test.yaml: line 1, column 42: Handlers[0].Dial: \"--jobid={job}\": only {pod}, {uid}, {jid} and {node} are filled in");
+    refused("Handlers: [{Name: c, Target: 'http://h', Dial: []}]\n",
+            "test.yaml: line 1, column 42: Handlers[0].Dial: wanted a command and its arguments");
+    refused("Handlers: [{Name: c, Target: local, Dial: [x]}]\n",
+            "test.yaml: line 1, column 37: Handlers[0].Dial: handler c runs its pods on this machine, where agents call by themselves");
+    refused("Handlers: [{Name: c, Target: 'http://h', Proxy: 'socks5://p'}]\n",
+            "test.yaml: line 1, column 42: Handlers[0].Proxy: wanted http://[USER:PASSWORD@]HOST[:PORT], or none");
     refused("Streaming: {Address: 0.0.0.0}\n",
             "Streaming.Address 0.0.0.0 can be reached from other machines: give a CertFile and a KeyFile, so that streams are "
             "encrypted, or an address of this machine's own (127.0.0.1)");

@@ -16,6 +16,7 @@ import grpc
 import pytest
 from cri import pod_config
 from serving import Serve
+from site_network import Proxy
 
 END = {"ec": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["-newkey", "rsa:2048"]}
 
@@ -102,44 +103,6 @@ class Canned:
         self.listener.close()
 
 
-class Proxy(http.server.ThreadingHTTPServer):
-    """Opens connections to anything at the API's port, for who has a password."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), ProxyHandler)
-        self.asked, self.target = [], None
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-
-class ProxyHandler(http.server.BaseHTTPRequestHandler):
-    def do_CONNECT(self):
-        self.server.asked.append((self.path, self.headers.get("Proxy-Authorization")))
-        if not self.headers.get("Proxy-Authorization"):
-            self.send_response(407)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        with socket.create_connection(("127.0.0.1", self.server.target)) as far:
-            back = threading.Thread(target=self.carry, args=(far, self.connection), daemon=True)
-            back.start()
-            self.carry(self.connection, far)
-            back.join(10)
-        self.close_connection = True
-
-    @staticmethod
-    def carry(source, sink):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    def log_message(self, *_):
-        pass
-
-
 def context(certificate, client_ca=None, maximum=None):
     c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     c.load_cert_chain(*certificate)
@@ -202,7 +165,7 @@ def world():
         "mismatch": demanding,
     }
     api, proxy = API(context(good)), Proxy()
-    proxy.target = api.server_port
+    proxy.login, proxy.redirect = "bWU6YSBi", ("127.0.0.1", api.server_port)
     handlers = []
 
     def handler(name, host, port, **keys):
