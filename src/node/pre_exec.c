@@ -21,7 +21,8 @@ static const char pre_exec_begin[] =
     "  { printf '%s\\n' \"$1\" >\"$work/run-$name.status\"; } 2>/dev/null\n"
     "  exit \"$1\"\n"
     "}\n"
-    "fail() { echo \"interlink-cri: $2\" | tee -a \"$work/run-$name.out\"; end \"$1\"; }\n"
+    /* Not to both: who asks for the log gets the job's output and this file. */
+    "fail() { echo \"interlink-cri: $2\" >>\"$work/run-$name.out\" || echo \"interlink-cri: $2\"; end \"$1\"; }\n"
     "pass() { [ -n \"$agent\" ] || end 143; kill -s TERM \"$agent\" 2>/dev/null; }\n"
     "trap pass TERM USR2\n"
     /* The agent takes a second TERM for an order to kill. */
