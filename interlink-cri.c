@@ -183,6 +183,7 @@
 #include "agent/engine_apptainer.c"
 #include "agent/engine_host.c"
 #include "agent/machine.c"
+#include "agent/scratch.c"
 #include "agent/probe.c"
 #include "agent/agent_settle.c"
 #include "agent/agent_signal.c"

@@ -11,6 +11,7 @@
 #include "agent/agent_settle.h"
 #include "agent/engine_apptainer.h"
 #include "agent/probe.h"
+#include "image/unpack.h"
 #include "io/child.h"
 #include "io/file.h"
 #include "io/socket.h"
@@ -45,6 +46,7 @@ struct agent_program {
     bool leaving;
     int exit_code;
     int64_t terminated_ms; /* the last TERM that counted; monotonic */
+    struct worker sweeper; /* of scratch folders */
     struct status dial_fault; /* last told */
     int64_t dial_fault_ms; /* monotonic */
 };
@@ -126,17 +128,35 @@ static void agent_strip_environment(void)
         "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
         "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL", "INTERLINK_NETNS",
         "INTERLINK_CDI_DIRS", "INTERLINK_TOKEN",     "INTERLINK_APPTAINER",     "INTERLINK_JOIN",      "INTERLINK_KEEPALIVE",
+        "INTERLINK_SCRATCH",
     };
 
     for (size_t i = 0; i < COUNT_OF(names); i++)
         unsetenv(names[i]);
 }
 
+/* From the environment, so that the process in front of the agent can do the same. */
+static void agent_scratch_options(struct scratch_options *out, uint32_t uid, const char *kind)
+{
+    const char *job_dir = getenv("INTERLINK_JOB_DIR"), *sandbox = getenv("INTERLINK_SANDBOX");
+
+    *out = (struct scratch_options){ .wanted = getenv("INTERLINK_SCRATCH"), .job_dir = job_dir != NULL ? job_dir : "",
+                                     .sandbox_id = sandbox != NULL ? sandbox : "", .uid = uid, .kind = kind };
+}
+
+static void agent_clean_after(void)
+{
+    struct scratch_options options;
+
+    agent_scratch_options(&options, geteuid(), "");
+    scratch_clean(&options);
+}
+
 static bool agent_enter_isolation(struct agent_program *p, char **argv, struct status *err)
 {
     struct isolate_options options = {
         .argv = argv, .host_ipc = !p->own_ipc, .host_uts = !p->own_uts, .host_pid = !p->own_pid, .netns = p->netns,
-        .none = strcmp(p->engine, "apptainer") == 0,
+        .none = strcmp(p->engine, "apptainer") == 0, .after = agent_clean_after,
     };
 
     return isolate_enter(&options, &p->isolation, err);
@@ -198,6 +218,36 @@ static bool agent_start_loop(struct agent_program *p, struct status *err)
            loop_signal(agent->loop, SIGTERM, agent_on_term, p, err) && loop_signal(agent->loop, SIGINT, agent_on_term, p, err);
 }
 
+static bool agent_sweep(void *arg, struct buf *output, struct status *err)
+{
+    (void)output;
+    return scratch_sweep(arg, err);
+}
+
+static void agent_on_swept(void *arg, const struct status *err, struct buf *output)
+{
+    (void)arg;
+    (void)output;
+    if (err != NULL)
+        log_warn("what other jobs left is not wholly removed: %s", err->message);
+}
+
+static void agent_open_scratch(struct agent_program *p)
+{
+    char owners[UNPACK_OWNERS_SIZE];
+    struct scratch_options options;
+    struct status err = STATUS_INIT;
+
+    unpack_owners_here(owners);
+    cleanup_free char *kind = xasprintf("%s-%s", owners, p->isolation.user ? "userns" : "plain");
+    agent_scratch_options(&options, p->isolation.uid, kind);
+    scratch_open(&options, &p->agent.scratch);
+    if (p->agent.scratch.why[0] != '\0')
+        log_info("pod %.13s: %s", p->agent.sandbox_id, p->agent.scratch.why);
+    if (p->agent.scratch.base != NULL && !worker_start(p->agent.loop, &p->sweeper, agent_sweep, &p->agent.scratch, agent_on_swept, NULL, &err))
+        log_warn("what other jobs left cannot be removed: %s", err.message);
+}
+
 /* Without an engine the agent still answers: so the node learns why no container can be made. */
 static void agent_pick_engine(struct agent_program *p)
 {
@@ -207,6 +257,7 @@ static void agent_pick_engine(struct agent_program *p)
         .wanted = p->engine,
         .apptainer = p->apptainer,
         .job_dir = agent->job_dir,
+        .work_dir = agent_work_dir(agent),
         .sandbox_id = agent->sandbox_id,
         .cgroup_parent = p->cgroup_parent,
         .cdi_dirs = p->cdi_dirs,
@@ -448,7 +499,9 @@ static void agent_free(struct agent_program *p)
     strmap_free(&agent->containers);
     if (agent->sandbox != NULL)
         protobuf_c_message_free_unpacked(&agent->sandbox->base, NULL);
+    worker_cancel(&p->sweeper);
     loop_free(agent->loop);
+    scratch_close(&agent->scratch);
     free(agent->machine_name);
     free(agent->job_dir);
     free(agent->images_dir);
@@ -517,6 +570,7 @@ int agent_main(int argc, char **argv)
         log_error("%s", err.message);
         return AGENT_EXIT_MACHINE;
     }
+    agent_open_scratch(&p);
     agent_strip_environment();
     agent_pick_engine(&p);
     agent_serve(&p);

@@ -22,6 +22,8 @@
  *   INTERLINK_CGROUP_PARENT  the pod's cgroup
  *   INTERLINK_NETNS          the pod's network namespace, a file on this machine; without it the pod uses the machine's network
  *   INTERLINK_CDI_DIRS       where this machine has CDI specifications, separated by colons (/etc/cdi:/var/run/cdi)
+ *   INTERLINK_SCRATCH        places on disks of this machine, separated by colons (or names of variables: $SLURM_TMPDIR), for what pods
+ *                            write and for images; none: the job's folder; default: only when that is on a shared file system
  *   INTERLINK_LOG_LEVEL      error, warn, info (default), debug
  */
 #ifndef AGENT_AGENT_H

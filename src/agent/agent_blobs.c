@@ -21,6 +21,11 @@ struct agent_layer {
     const char *own_folder, *own_archive; /* where ours are or would be */
 };
 
+static const char *agent_blobs_dir(const struct agent *agent, struct arena *arena)
+{
+    return agent->scratch.images != NULL ? agent->scratch.images : arena_printf(arena, "%s/images", agent->job_dir);
+}
+
 /* Whether it is there, and unpacked for the user ids that we have: the node may run as somebody else, or have been given other ids
  * since. Then it is unpacked once more, for this pod. */
 static bool agent_layer_fits(const char *folder)
@@ -49,8 +54,8 @@ static bool agent_layer_find(const struct agent *agent, const Interlink__Agent__
     digest_hex(&out->blob, blob);
     digest_hex(&out->diff_id, diff_id);
     out->folder = out->archive = "";
-    out->own_folder = arena_printf(arena, "%s/images/layers/%s", agent->job_dir, diff_id);
-    out->own_archive = arena_printf(arena, "%s/images/blobs/%s", agent->job_dir, blob);
+    out->own_folder = arena_printf(arena, "%s/layers/%s", agent_blobs_dir(agent, arena), diff_id);
+    out->own_archive = arena_printf(arena, "%s/blobs/%s", agent_blobs_dir(agent, arena), blob);
     if (*agent->images_dir != '\0') {
         const char *folder = arena_printf(arena, "%s/layers/%s", agent->images_dir, diff_id);
         const char *archive = arena_printf(arena, "%s/blobs/sha256/%s", agent->images_dir, blob);
@@ -109,7 +114,7 @@ static bool agent_layer_unpack(const struct agent *agent, const struct agent_lay
     struct unpacked unpacked;
     const char *lock_path = arena_printf(arena, "%s.lock", layer->own_folder);
 
-    if (!dir_make(arena_printf(arena, "%s/images/layers", agent->job_dir), 0700, err))
+    if (!dir_make(arena_printf(arena, "%s/layers", agent_blobs_dir(agent, arena)), 0700, err))
         return false;
     /* Two containers of one image may be created at once: the second waits for the first one's layer. */
     cleanup_close int lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -146,6 +151,8 @@ bool agent_blobs_layers(const struct agent *agent, const Interlink__Agent__V1__I
                 return status_prefix(err, "image.layers[%zu]", i);
             layer.folder = layer.own_folder;
         }
+        if (layer.folder == layer.own_folder)
+            scratch_touch(layer.folder);
         out[i] = layer.folder;
     }
     return true;
@@ -208,7 +215,8 @@ static bool agent_put_work(struct agent_intake *in, struct buf *output, struct s
 static bool agent_put_begin(struct agent_put *put, const char *digest, struct status *err)
 {
     char hex[DIGEST_HEX_SIZE], unique[ID_LENGTH + 1];
-    cleanup_free char *blobs = xasprintf("%s/images/blobs", put->in.agent->job_dir);
+    cleanup_arena struct arena arena = ARENA_INIT;
+    const char *blobs = arena_printf(&arena, "%s/blobs", agent_blobs_dir(put->in.agent, &arena));
 
     if (!digest_parse(digest, &put->digest, err) || !dir_make(blobs, 0700, err))
         return false;

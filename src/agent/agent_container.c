@@ -103,7 +103,7 @@ static struct agent_container *agent_container_new(struct agent *agent, const ch
 
     c->agent = agent;
     memcpy(c->id, id, sizeof c->id);
-    c->bundle = xasprintf("%s/containers/%s", agent->job_dir, id);
+    c->bundle = xasprintf("%s/containers/%s", agent_work_dir(agent), id);
     for (size_t i = 0; i < COUNT_OF(c->worker_fds); i++)
         c->worker_fds[i] = -1;
     agent_input_init(&c->input, agent->loop);

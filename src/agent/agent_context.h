@@ -34,6 +34,7 @@
 #include "agent/agent_ports.h"
 #include "agent/agent_stats.h"
 #include "agent/engine.h"
+#include "agent/scratch.h"
 #include "base/base.h"
 #include "io/tcp_dial.h"
 #include "rpc/rpc.h"
@@ -43,7 +44,8 @@
 struct agent {
     struct loop *loop;
     char sandbox_id[ID_LENGTH + 1];
-    char *job_dir;      /* owned; absolute */
+    char *job_dir;      /* owned; absolute: what the plugin made */
+    struct scratch scratch;
     char *images_dir;   /* owned; the node's image store, when this machine sees it; "" otherwise */
     char *machine_name; /* owned; the hostname before the pod got its own */
     bool own_mounts;    /* in a mount namespace of our own, in which we may mount */
@@ -67,6 +69,11 @@ struct agent {
     struct timer settle;        /* agent_settle.h */
 };
 
+/* Where what the pod writes goes: the job's folder, or one on a disk of this machine. */
+static inline const char *agent_work_dir(const struct agent *agent)
+{
+    return agent->scratch.pod != NULL ? agent->scratch.pod : agent->job_dir;
+}
 /* FAILED_PRECONDITION when there is no engine, or the pod is on its way out. */
 bool agent_usable(const struct agent *agent, struct status *err);
 /* The gRPC service, with `agent` as its context; static memory. (agent_service.c) */

@@ -23,7 +23,7 @@ struct agent_files_put {
 
 char *agent_files_path(const struct agent *agent, const char *volume)
 {
-    cleanup_free char *root = xasprintf("%s/files", agent->job_dir);
+    cleanup_free char *root = xasprintf("%s/files", agent_work_dir(agent));
 
     return strmap_get(&agent->files.versions, volume) != NULL ? files_writer_path(root, volume) : NULL;
 }
@@ -40,7 +40,7 @@ static bool agent_files_is_mounted(const char *path, const char *parent)
 /* <job>/files, a file system in memory of our own mount namespace, with which it goes. */
 static bool agent_files_make_root(const struct agent *agent, const char *root, struct status *err)
 {
-    cleanup_free char *lock_path = xasprintf("%s/files.lock", agent->job_dir);
+    cleanup_free char *lock_path = xasprintf("%s/files.lock", agent_work_dir(agent));
     cleanup_free char *options = xasprintf("mode=0700,size=%u", FILES_MEMORY_MAX);
 
     if (!dir_make(root, 0700, err))
@@ -48,7 +48,7 @@ static bool agent_files_make_root(const struct agent *agent, const char *root, s
     cleanup_close int lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock < 0 || flock(lock, LOCK_EX) < 0)
         return status_errno(err, "cannot lock %s", lock_path);
-    if (!agent->own_mounts || agent_files_is_mounted(root, agent->job_dir))
+    if (!agent->own_mounts || agent_files_is_mounted(root, agent_work_dir(agent)))
         return true;
     if (mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, options) < 0)
         log_warn("files of volumes, secrets among them, lie on the job's disk: no file system in memory at %s: %s", root, strerror(errno));
@@ -96,7 +96,7 @@ static bool agent_files_copy(struct agent_files_put *put, struct files_writer *w
 static bool agent_files_work(struct agent_intake *in, struct buf *output, struct status *err)
 {
     struct agent_files_put *put = (struct agent_files_put *)in;
-    cleanup_free char *root = xasprintf("%s/files", in->agent->job_dir);
+    cleanup_free char *root = xasprintf("%s/files", agent_work_dir(in->agent));
     struct files_writer w;
 
     (void)output;
@@ -231,7 +231,7 @@ bool agent_files_any(const struct agent *agent)
     static const char *const folders[] = { "files", "empty", "termination" };
 
     for (size_t i = 0; i < COUNT_OF(folders); i++) {
-        cleanup_free char *path = xasprintf("%s/%s", agent->job_dir, folders[i]);
+        cleanup_free char *path = xasprintf("%s/%s", agent_work_dir(agent), folders[i]);
         if (access(path, F_OK) == 0)
             return true;
     }
@@ -240,8 +240,8 @@ bool agent_files_any(const struct agent *agent)
 
 bool agent_files_clear(const struct agent *agent, struct status *err)
 {
-    cleanup_free char *files = xasprintf("%s/files", agent->job_dir), *empty = xasprintf("%s/empty", agent->job_dir);
-    cleanup_free char *termination = xasprintf("%s/termination", agent->job_dir), *lock = xasprintf("%s/files.lock", agent->job_dir);
+    cleanup_free char *files = xasprintf("%s/files", agent_work_dir(agent)), *empty = xasprintf("%s/empty", agent_work_dir(agent));
+    cleanup_free char *termination = xasprintf("%s/termination", agent_work_dir(agent)), *lock = xasprintf("%s/files.lock", agent_work_dir(agent));
 
     if (agent->own_mounts) {
         umount2(files, MNT_DETACH | UMOUNT_NOFOLLOW);

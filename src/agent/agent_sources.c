@@ -119,7 +119,7 @@ static bool agent_source_empty(const struct agent *agent, const Interlink__Agent
 
     if (!agent_empty_name_ok(from->volume))
         return status_set(err, STATUS_INVALID_ARGUMENT, "volume: \"%.100s\" cannot be an emptyDir's name", from->volume);
-    const char *place = arena_printf(arena, "%s/empty/%s", agent->job_dir, from->volume);
+    const char *place = arena_printf(arena, "%s/empty/%s", agent_work_dir(agent), from->volume);
     if (!agent_empty_make(agent, place, e, err))
         return false;
     out->path = arena_printf(arena, "%s/dir", place);
@@ -146,13 +146,13 @@ static bool agent_source_empty(const struct agent *agent, const Interlink__Agent
 
 static char *agent_termination_path(const struct agent *agent, const char *id)
 {
-    return xasprintf("%s/termination/%s", agent->job_dir, id);
+    return xasprintf("%s/termination/%s", agent_work_dir(agent), id);
 }
 
 static bool agent_source_termination(const struct agent *agent, const char *id, struct arena *arena, struct engine_source *out,
                                      struct status *err)
 {
-    cleanup_free char *dir = xasprintf("%s/termination", agent->job_dir), *path = agent_termination_path(agent, id);
+    cleanup_free char *dir = xasprintf("%s/termination", agent_work_dir(agent)), *path = agent_termination_path(agent, id);
 
     if (!dir_make(dir, 0700, err))
         return false;

@@ -140,7 +140,7 @@ struct engine *engine_new(const struct engine_options *o, char reason[ENGINE_REA
     e->apptainer = apptainer;
     e->isolation = o->isolation;
     e->pod = (struct podns)PODNS_INIT;
-    e->dir = xasprintf("%s/engine", o->job_dir);
+    e->dir = xasprintf("%s/engine", o->work_dir != NULL ? o->work_dir : o->job_dir);
     e->root = o->isolation.uid == 0 && !o->isolation.user;
     e->cdi_dirs = engine_split_dirs(&e->arena, o->cdi_dirs);
     lsm_open(&e->lsm, "");

@@ -31,7 +31,8 @@ struct engine_options {
     const char *wanted;     /* "", "auto", "crun", "apptainer" or "host" */
     const char *apptainer;  /* its path, or a name for $PATH; NULL or "": apptainer or singularity from $PATH */
     bool allow_host;        /* the configuration allows the host engine to be picked by "auto" */
-    const char *job_dir;    /* absolute, mode 0700; the engine keeps its own things in <job_dir>/engine */
+    const char *job_dir;    /* absolute, mode 0700 */
+    const char *work_dir;   /* likewise; the engine keeps its own things in <work_dir>/engine; NULL: job_dir */
     const char *sandbox_id; /* 64 hex digits */
     const char *cgroup_parent; /* of the pod, an absolute cgroup path; "": /interlink-cri/<sandbox_id> */
     const char *cdi_dirs;      /* where CDI's files are, separated by colons; "": its standard folders */
@@ -43,12 +44,12 @@ struct engine;
 
 /* What `reason` may hold: why this engine, and why none of those before it. */
 #define ENGINE_REASON_SIZE 768
-/* Picks and sets up the engine: makes <job_dir>/engine, the pod's /dev/shm and, where it may, its cgroup. `reason`
+/* Picks and sets up the engine: makes <work_dir>/engine, the pod's /dev/shm and, where it may, its cgroup. `reason`
  * says why this one ("namespaces as root", "apptainer version 1.4.5 in /usr/bin; not crun: mount namespace: Operation not
  * permitted"). Before the loop; a few system calls, and a few milliseconds of apptainer's when that is asked.
  * NULL when nothing can be used: FAILED_PRECONDITION that names what is missing. The caller frees with engine_free. */
 struct engine *engine_new(const struct engine_options *options, char reason[ENGINE_REASON_SIZE], struct status *err);
-/* Removes the pod's cgroup, mounts and <job_dir>/engine; containers must be gone. NULL is fine. Loop. */
+/* Removes the pod's cgroup, mounts and <work_dir>/engine; containers must be gone. NULL is fine. Loop. */
 void engine_free(struct engine *engine);
 
 const char *engine_name(const struct engine *engine);   /* "crun", "apptainer", "host" */

@@ -30,7 +30,7 @@ struct engine {
     struct isolation isolation;
     struct podns pod; /* from the first engine_configure on, when the pod asks for it */
     struct cgroups cgroups;
-    char *dir; /* owned; <job_dir>/engine:
+    char *dir; /* owned; <work_dir>/engine:
                 * run/       libcrun's state
                 * shm/       the pod's /dev/shm (tmpfs)
                 * hostname, hosts, resolv.conf */

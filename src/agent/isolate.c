@@ -413,7 +413,7 @@ static void isolate_kill_orphans(void)
 }
 
 /* Waits for the inner process and ends as it did. */
-static void isolate_outer(pid_t inner)
+static void isolate_outer(pid_t inner, void (*after)(void))
 {
     sigset_t waited;
     int wait_status = 0;
@@ -433,6 +433,8 @@ static void isolate_outer(pid_t inner)
             running = pid != inner;
     }
     isolate_kill_orphans();
+    if (after != NULL)
+        after();
     _exit(WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status));
 }
 
@@ -514,7 +516,7 @@ bool isolate_enter(const struct isolate_options *options, struct isolation *out,
         errno = failure.number;
         return status_errno(err, "cannot start the agent: %s", failure.step);
     }
-    isolate_outer(inner);
+    isolate_outer(inner, options->after);
     return false;
 }
 

@@ -33,6 +33,7 @@ struct isolate_options {
     bool host_ipc;     /* ... its IPC namespace */
     bool host_uts;     /* ... its hostname (set for pods without one of their own) */
     bool none;         /* no namespaces at all: the engine is one that makes its own */
+    void (*after)(void); /* in the outer process, once the inner one and all that it left have ended; NULL: nothing */
     const char *netns; /* the pod's network namespace, made by the node; "": the machine's network */
 };
 

@@ -3,6 +3,7 @@
 
 #include "agent/agent.h"
 #include "agent/machine.h"
+#include "agent/scratch.h"
 #include "http/proxy.h"
 #include "io/child.h"
 #include "io/file.h"
@@ -166,27 +167,6 @@ static void probe_engine(struct probe *p)
 
 /* ---- scratch ---- */
 
-static const struct probe_filesystem {
-    long long magic;
-    const char *name;
-    bool shared; /* other machines see it: slow for images, and not cleaned with the node */
-} probe_filesystems[] = {
-    { 0xEF53, "ext4", false },      { 0x58465342, "xfs", false },   { 0x9123683E, "btrfs", false }, { 0x2FC12FC1, "zfs", false },
-    { 0x01021994, "tmpfs", false }, { 0x794C7630, "overlay", false }, { 0x858458F6, "ramfs", false }, { 0x6969, "nfs", true },
-    { 0x0BD00BD0, "lustre", true }, { 0x47504653, "gpfs", true },   { 0x19830326, "beegfs", true }, { 0x00C36400, "ceph", true },
-    { 0xFF534D42, "cifs", true },   { 0x65735546, "fuse", true },
-};
-
-static const struct probe_filesystem *probe_filesystem_of(const struct statfs *fs)
-{
-    static const struct probe_filesystem unknown = { 0, "unknown file system", false };
-
-    for (size_t i = 0; i < COUNT_OF(probe_filesystems); i++)
-        if ((uint32_t)fs->f_type == (uint32_t)probe_filesystems[i].magic)
-            return &probe_filesystems[i];
-    return &unknown;
-}
-
 /* The first that is this node's own, on a disk and large enough is taken; else the first that can be written at all. */
 static void probe_scratch_candidate(struct probe *p, const char *path, struct buf *found, const char **second)
 {
@@ -194,14 +174,13 @@ static void probe_scratch_candidate(struct probe *p, const char *path, struct bu
 
     if (path == NULL || path[0] != '/' || access(path, W_OK | X_OK) < 0 || statfs(path, &fs) < 0)
         return;
-    const struct probe_filesystem *type = probe_filesystem_of(&fs);
+    const struct scratch_filesystem *type = scratch_filesystem_of(&fs);
     unsigned long long bytes = (unsigned long long)fs.f_bavail * (unsigned long long)fs.f_bsize;
     cleanup_free char *entry = xasprintf("%s (%s, %.1f GiB free)", path, type->name, (double)bytes / (double)(1ull << 30));
     if (strstr(buf_cstr(found), entry) != NULL)
         return;
     buf_printf(found, "%s%s", found->n > 0 ? ", " : "", entry);
-    bool memory = strcmp(type->name, "tmpfs") == 0 || strcmp(type->name, "ramfs") == 0;
-    if (*p->scratch == '\0' && !type->shared && !memory && bytes >= PROBE_SCRATCH_MIN)
+    if (*p->scratch == '\0' && !type->shared && !type->memory && bytes >= PROBE_SCRATCH_MIN)
         p->scratch = arena_strdup(&p->arena, path);
     else if (**second == '\0')
         *second = arena_strdup(&p->arena, path);
@@ -209,7 +188,6 @@ static void probe_scratch_candidate(struct probe *p, const char *path, struct bu
 
 static void probe_scratch(struct probe *p)
 {
-    static const char *const usual[] = { "/local", "/localscratch", "/scratch", "/tmp", "/var/tmp" };
     cleanup_buf struct buf found = BUF_INIT;
     const char *second = "";
 
@@ -217,8 +195,8 @@ static void probe_scratch(struct probe *p)
         probe_scratch_candidate(p, json_string(path, ""), &found, &second);
     probe_scratch_candidate(p, getenv("SLURM_TMPDIR"), &found, &second);
     probe_scratch_candidate(p, getenv("TMPDIR"), &found, &second);
-    for (size_t i = 0; i < COUNT_OF(usual); i++)
-        probe_scratch_candidate(p, usual[i], &found, &second);
+    for (size_t i = 0; scratch_usual[i] != NULL; i++)
+        probe_scratch_candidate(p, scratch_usual[i], &found, &second);
     if (*p->scratch != '\0')
         probe_say(p, FINDING_OK, "scratch", "", "%s: of %s", p->scratch, buf_cstr(&found));
     else if (found.n > 0)
@@ -245,7 +223,7 @@ static void probe_shared_one(struct probe *p, const char *path)
         probe_say(p, FINDING_FAIL, what, "take it out of SharedPaths, or have it mounted on the compute nodes", "is not there");
         return;
     }
-    const char *type = probe_filesystem_of(&fs)->name;
+    const char *type = scratch_filesystem_of(&fs)->name;
     if (!file_read(ask, 256, &text, &err) || strcmp(buf_cstr(&text), p->nonce) != 0) {
         probe_say(p, FINDING_FAIL, what, "take it out of SharedPaths: it is another folder of the same name",
                   "does not have the file that doctor made in it (%s)", type);

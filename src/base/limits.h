@@ -456,6 +456,13 @@
 /* The last reply and GOAWAY; then the agent exits. */
 #define AGENT_FAREWELL_MS 1000
 #define AGENT_TOKEN_MAX 4096
+/* A disk of the node with less free space is no help to a pod. */
+#define SCRATCH_FREE_MIN (1ull << 30)
+/* Unpacked layers that a user's jobs keep on one node, once none of them runs: as many bytes, and unused for as long. */
+#define SCRATCH_IMAGES_MAX (20ull << 30)
+#define SCRATCH_UNUSED_MAX_S (14 * 24 * 3600)
+/* Those that are looked at: the others are next. */
+#define SCRATCH_LAYERS_MAX 1024
 
 /* ---- containers that are jobs of their own ---- */
 /* One word of a command or of the environment: execve(2)'s MAX_ARG_STRLEN, which sbatch runs into, too. */
