@@ -341,6 +341,8 @@
 #define SLURM_POLL_LATELY_MS 300000
 /* The order of the queue and the nodes are larger answers, and change less. */
 #define SLURM_PLACES_MS 60000
+/* Whether a job has begun or ended is seen by one stat(2), at most this often however many ask. */
+#define SLURM_CHANGED_MS 200
 #define SLURM_NODES_MS 60000
 /* Before its time limit a job is told; Slurm counts this to within 60 s. */
 #define SLURM_NOTICE_SECONDS 30

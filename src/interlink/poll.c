@@ -110,8 +110,9 @@ static int64_t poll_pace(const struct interlink_target *t, const struct interlin
     return first && t->poll_ms > INTERLINK_POLL_FIRST_MS ? INTERLINK_POLL_FIRST_MS : t->poll_ms;
 }
 
-void interlink_poll_schedule(struct interlink_target *t)
+static void poll_schedule(void *arg)
 {
+    struct interlink_target *t = arg;
     struct interlink_poll *poll = &t->poll;
     int64_t now = clock_mono_ms(), due = INT64_MAX;
 
@@ -143,6 +144,12 @@ void interlink_poll_schedule(struct interlink_target *t)
     timer_start(t->loop, &poll->timer, due > now ? due - now : 0, poll_run, t);
 }
 
+/* Looking at all jobs once for many that have changed, at the end of the turn. */
+void interlink_poll_schedule(struct interlink_target *t)
+{
+    deferred_start(t->loop, &t->poll.schedule, poll_schedule, t);
+}
+
 void interlink_target_poll_soon(struct interlink_target *target)
 {
     target->poll.soon = true;
@@ -154,6 +161,7 @@ void interlink_poll_stop(struct interlink_target *target)
     struct interlink_poll *poll = &target->poll;
 
     timer_stop(&poll->timer);
+    deferred_stop(&poll->schedule);
     interlink_call_cancel(poll->call);
     interlink_call_cancel(poll->probe);
     poll->call = poll->probe = NULL;

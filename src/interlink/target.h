@@ -65,6 +65,7 @@ struct interlink_batch {
 
 struct interlink_poll {
     struct timer timer;
+    struct deferred schedule;      /* the timer is to be set anew */
     struct interlink_call *call;   /* the query under way */
     struct interlink_call *probe;  /* the ping that tells a bad pod from a bad plugin */
     struct interlink_batch *asked; /* owned; what `call` or `probe` is about */

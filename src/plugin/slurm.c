@@ -64,7 +64,6 @@ void slurm_move(struct slurm_job *job, enum slurm_stage to)
     }
     log_debug("slurm job %s: %s -> %s", job->uid, names[job->stage], names[to]);
     job->stage = to;
-    job->nudged = false;
 }
 
 void slurm_set_job_id(struct slurm_job *job, uint32_t job_id)
@@ -334,15 +333,23 @@ static void slurm_fill_state(const struct slurm_job *job, struct arena *arena, s
     out->started_ns = job->started_ns;
 }
 
-/* The script leaves a file when it starts and one when it ends: then squeue is worth while. */
-static void slurm_nudge(struct slurm_job *job)
+/* Each script writes to one file of all when it starts and when it ends: then squeue is worth while. So a look costs the same
+ * for one job and for thousands, on a file system that may be slow. */
+static void slurm_look_for_changes(struct slurm *slurm)
 {
-    cleanup_free char *path = xasprintf("%s/%s", job->dir, job->stage == SLURM_RUNNING ? "ended" : "started");
+    int64_t now = clock_mono_ms();
+    cleanup_free char *path = NULL;
+    struct stat st;
 
-    if (job->nudged || (job->stage != SLURM_QUEUED && job->stage != SLURM_RUNNING) || access(path, F_OK) < 0)
+    if (slurm->changed_looked_ms != 0 && now - slurm->changed_looked_ms < SLURM_CHANGED_MS)
         return;
-    job->nudged = true;
-    slurm_poll_soon(job->slurm);
+    slurm->changed_looked_ms = now;
+    path = xasprintf("%s/changed", slurm->dir);
+    if (stat(path, &st) < 0 ||
+        (st.st_mtim.tv_sec == slurm->changed_at.tv_sec && st.st_mtim.tv_nsec == slurm->changed_at.tv_nsec))
+        return;
+    slurm->changed_at = st.st_mtim;
+    slurm_poll_soon(slurm);
 }
 
 static void slurm_status(void *self, struct arena *arena, const struct interlink_pod *pod, struct interlink_pod_status *out)
@@ -353,7 +360,7 @@ static void slurm_status(void *self, struct arena *arena, const struct interlink
     backend_status_init(arena, pod, out);
     if (job == NULL)
         return;
-    slurm_nudge(job);
+    slurm_look_for_changes(slurm);
     slurm_poll_demand(slurm);
     out->jid = arena_strdup(arena, job->jid);
     out->nodes = arena_strdup(arena, job->info.nodes);

@@ -15,6 +15,7 @@
  *   DIR/records/UID.jid   Slurm's number of it; written before the create is answered
  *   DIR/records/UID.end   how it ended
  *   DIR/records/UID.cancel  (empty) it is to be removed
+ *   DIR/changed            (its time) a job has begun or ended
  *   DIR/jobs/UID/         the agent's working folder: job.sh (locked while its sbatch runs), environment, volumes/NAME/KEY,
  *                         agent.log, started and ended (slurm_script.h), and what the agent makes
  *
@@ -74,7 +75,6 @@ struct slurm_job {
     struct slurm_info info;
     uint64_t since;
     bool seen;     /* info is Slurm's and not only our own record's */
-    bool nudged;   /* its folder shows what squeue has not yet: asked for at once, once a stage */
     size_t ahead;  /* in the queue; SIZE_MAX: not known */
     int64_t completing_ms; /* COMPLETING since; 0: it is not */
     int64_t looking_until_ms; /* LOOKING, or ENDING without a number: until then absence proves nothing */
@@ -108,6 +108,8 @@ struct slurm {
     struct timer poll_timer;
     uint64_t poll_count; /* how many were started */
     int64_t poll_interval_ms, poll_started_ms, poll_changed_ms, places_ms;
+    int64_t changed_looked_ms; /* when DIR/changed was looked at, */
+    struct timespec changed_at; /* and its time then */
     int64_t trouble_since_ms; /* Slurm does not answer since; 0: it does */
     struct status trouble;
     bool no_accounting; /* sacct has said so */

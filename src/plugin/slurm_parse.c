@@ -272,16 +272,46 @@ bool slurm_place_line(struct arena *arena, struct str line, struct slurm_place *
     return true;
 }
 
+/* By partition; what comes first in it, first. */
+static int slurm_places_compare(const void *a, const void *b)
+{
+    const struct slurm_place *x = a, *y = b;
+    int order = strcmp(x->partition, y->partition);
+
+    if (order != 0)
+        return order;
+    if (x->priority != y->priority)
+        return x->priority > y->priority ? -1 : 1;
+    return x->job_id < y->job_id ? -1 : x->job_id > y->job_id;
+}
+
+void slurm_places_sort(struct slurm_place *places, size_t count)
+{
+    if (count > 0)
+        qsort(places, count, sizeof *places, slurm_places_compare);
+}
+
+/* How many come before it. */
+static size_t slurm_places_before(const struct slurm_place *places, size_t count, const struct slurm_place *place)
+{
+    size_t low = 0, high = count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (slurm_places_compare(&places[middle], place) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 size_t slurm_places_ahead(const struct slurm_place *places, size_t count, const struct slurm_info *job)
 {
-    size_t ahead = 0;
+    const struct slurm_place first = { .job_id = 0, .priority = UINT64_MAX, .partition = job->partition };
+    const struct slurm_place own = { .job_id = job->job_id, .priority = job->priority, .partition = job->partition };
 
-    for (size_t i = 0; i < count; i++)
-        if (places[i].job_id != job->job_id && strcmp(places[i].partition, job->partition) == 0 &&
-            (places[i].priority > job->priority ||
-             (places[i].priority == job->priority && places[i].job_id < job->job_id)))
-            ahead++;
-    return ahead;
+    return slurm_places_before(places, count, &own) - slurm_places_before(places, count, &first);
 }
 
 /* ---- nodes ---- */

@@ -58,7 +58,9 @@ struct slurm_place {
 };
 #define SLURM_PLACE_FORMAT "--Format=JobID:|,PriorityLong:|,Partition:|"
 bool slurm_place_line(struct arena *arena, struct str line, struct slurm_place *out);
-/* How many pending jobs of the same partition come before it. */
+/* The order that slurm_places_ahead() wants. */
+void slurm_places_sort(struct slurm_place *places, size_t count);
+/* How many pending jobs of the same partition come before it: a search, not a walk, since all jobs ask. */
 size_t slurm_places_ahead(const struct slurm_place *places, size_t count, const struct slurm_info *job);
 
 /* ---- nodes ---- */

@@ -292,6 +292,7 @@ static void slurm_places_on_answer(void *arg, const struct slurm_answer *answer)
     struct slurm_place *places = ARENA_ARRAY(&arena, struct slurm_place, lines + 1);
     while (count < lines && slurm_next_line(&rest, &line))
         count += slurm_place_line(&arena, line, &places[count]);
+    slurm_places_sort(places, count);
     for (LIST_EACH(struct slurm_job, job, &slurm->jobs, link))
         if (job->stage == SLURM_QUEUED && job->seen)
             job->ahead = slurm_places_ahead(places, count, &job->info);

@@ -270,7 +270,8 @@ static const char slurm_script_functions[] =
     "umask 077\n"
     "agent= noticed=0 termed=0\n"
     "now() { date +%s; }\n"
-    "note() { printf '%s\\n' \"$2\" >\"$1.new\" && mv \"$1.new\" \"$1\"; }\n"
+    /* The last is one file for all jobs: the plugin looks at its time. */
+    "note() { printf '%s\\n' \"$2\" >\"$1.new\" && mv \"$1.new\" \"$1\"; echo >../../changed; } 2>/dev/null\n"
     "end() { note ended \"$1 $(now) $noticed $termed\"; exit \"$1\"; }\n"
     "pass() { [ -n \"$agent\" ] || end 143; kill -s TERM \"$agent\" 2>/dev/null; }\n"
     /* Asked again, by a plugin that was started again: it has been passed on. */

@@ -135,8 +135,21 @@ static void test_places(void **state)
     assert_true(slurm_place_line(&arena, STR("9|51|main|"), &places[1]));
     assert_true(slurm_place_line(&arena, STR("7|99|gpu|"), &places[2]));
     assert_true(slurm_place_line(&arena, STR("11|50|main|"), &places[3]));
+    slurm_places_sort(places, 4);
     assert_int_equal(slurm_places_ahead(places, 4, &job), 2);
     assert_int_equal(slurm_places_ahead(NULL, 0, &job), 0);
+    /* As counted one by one. */
+    struct slurm_place many[300];
+    for (uint32_t i = 0; i < COUNT_OF(many); i++)
+        many[i] = (struct slurm_place){ .job_id = i + 1, .priority = i * 7 % 40, .partition = i % 3 == 0 ? "gpu" : i % 3 == 1 ? "long" : "main" };
+    slurm_places_sort(many, COUNT_OF(many));
+    for (size_t i = 0; i < COUNT_OF(many); i++) {
+        const struct slurm_info one = { .job_id = many[i].job_id, .priority = many[i].priority, .partition = many[i].partition };
+        size_t ahead = 0;
+        for (size_t k = 0; k < COUNT_OF(many); k++)
+            ahead += strcmp(many[k].partition, one.partition) == 0 && (many[k].priority > one.priority || (many[k].priority == one.priority && many[k].job_id < one.job_id));
+        assert_int_equal(slurm_places_ahead(many, COUNT_OF(many), &one), ahead);
+    }
     assert_false(slurm_place_line(&arena, STR("8|50"), &places[0]));
 }
 
