@@ -277,6 +277,11 @@
 /* The stock Slurm plugin reports a job whose nodes are being booted as ended with 0. That lasts up to Slurm's ResumeTimeout, by
  * default 60 s. */
 #define INTERLINK_END_DOUBT_MS 70000
+/* Creates and deletes under way at one target; more wait here, where their time does not run and nothing else waits behind them: a
+ * site takes some creates at a time, and a delete may last as long as a pod's grace period. */
+#define INTERLINK_CREATES_MAX 8
+#define INTERLINK_DELETES_MAX 64
+#define INTERLINK_CONNECTIONS_MAX (INTERLINK_CREATES_MAX + INTERLINK_DELETES_MAX + 8)
 #define INTERLINK_ANSWER_MAX (16u << 20)
 /* The longest time that a Retry-After of a target is heeded for: a pod whose deletion waits for it keeps its job so long. */
 #define INTERLINK_HOLD_MAX_MS 300000

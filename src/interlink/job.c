@@ -589,7 +589,13 @@ void interlink_job_cancel(struct interlink_job *job, int64_t grace_seconds, void
     case INTERLINK_JOB_CANCELLED:
         deferred_start(job->target->loop, &job->deferred, job_cancelled, job);
         break;
-    case INTERLINK_JOB_SUBMITTING: /* goes on when the create is answered */
+    case INTERLINK_JOB_SUBMITTING: /* goes on when the create is answered, if it was sent at all */
+        if (!interlink_call_waits(job->call))
+            break;
+        interlink_call_cancel(job->call);
+        job->call = NULL;
+        job_move(job, INTERLINK_JOB_CANCELLING);
+        deferred_start(job->target->loop, &job->deferred, job_cancelled, job);
         break;
     case INTERLINK_JOB_CANCELLING:
         /* Again with another grace period; but not while it is about to be over. */

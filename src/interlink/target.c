@@ -70,6 +70,10 @@ struct interlink_target *interlink_target_new(struct loop *loop, const struct in
     list_init(&t->calls);
     list_init(&t->pings);
     list_init(&t->logs);
+    t->creates = (struct interlink_lane){ .path = "/create", .max = INTERLINK_CREATES_MAX };
+    t->deletes = (struct interlink_lane){ .path = "/delete", .max = INTERLINK_DELETES_MAX };
+    list_init(&t->creates.waiting);
+    list_init(&t->deletes.waiting);
     interlink_poll_init(t);
     if (!target_parse_url(t, options->url, err)) {
         interlink_target_free(t);
@@ -80,6 +84,8 @@ struct interlink_target *interlink_target_new(struct loop *loop, const struct in
         .cert_path = options->client_cert_file,
         .key_path = options->client_key_file,
         .proxy = target_proxy(t, options->proxy),
+        .connections_max = INTERLINK_CONNECTIONS_MAX,
+        .host_connections_max = INTERLINK_CONNECTIONS_MAX,
     };
     t->http = http_client_new(loop, &http);
     http.connections_max = http.host_connections_max = INTERLINK_LOG_STREAMS_MAX;
@@ -98,6 +104,7 @@ void interlink_target_free(struct interlink_target *t)
         free(ping);
     for (LIST_EACH_SAFE(struct interlink_call, call, &t->calls, link))
         interlink_call_cancel(call);
+    deferred_stop(&t->lane_free);
     http_client_free(t->http);
     http_client_free(t->http_logs);
     buf_free(&t->token);
@@ -249,29 +256,26 @@ static void target_on_failed(void *arg)
     target_call_end(call, &(struct interlink_answer){ .err = &err });
 }
 
-struct interlink_call *interlink_call_start(struct interlink_target *t, const struct interlink_call_options *o)
+static void target_send(struct interlink_call *call, struct str body)
 {
-    struct interlink_call *call = xcalloc(1, sizeof *call);
+    struct interlink_target *t = call->target;
     char id[ID_LENGTH + 1], session[64];
     struct http_header headers[3];
     size_t count = 0;
 
-    *call = (struct interlink_call){ .target = t, .on_answer = o->on_answer, .on_body = o->on_body, .arg = o->arg };
     call->started_ns = clock_mono_ns();
-    snprintf(call->what, sizeof call->what, "%s", o->path);
-    list_append(&t->calls, &call->link);
     if (!target_refresh_token(t, &call->failure)) {
         deferred_start(t->loop, &call->failed, target_on_failed, call);
-        return call;
+        return;
     }
     int64_t hold = interlink_target_pause_ms(t, 0);
     if (hold > 0) {
         status_set(&call->failure, STATUS_UNAVAILABLE, "interLink at \"%s\" wants to be left alone for another %" PRId64
-                   " s: %s was not sent", t->name, (hold + 999) / 1000, o->path);
+                   " s: %s was not sent", t->name, (hold + 999) / 1000, call->what);
         deferred_start(t->loop, &call->failed, target_on_failed, call);
-        return call;
+        return;
     }
-    cleanup_free char *url = xasprintf("%s%s", t->base, o->path);
+    cleanup_free char *url = xasprintf("%s%s", t->base, call->what);
     random_id(id);
     /* One for each call: both servers write it beside what they log about the call. */
     snprintf(session, sizeof session, "interlink-cri-%.16s", id);
@@ -280,20 +284,86 @@ struct interlink_call *interlink_call_start(struct interlink_target *t, const st
     if (t->token.n > 0)
         headers[count++] = (struct http_header){ "Authorization", buf_cstr(&t->token) };
     struct http_request_options request = {
-        .method = o->method,
+        .method = call->method,
         .url = url,
         .unix_socket = t->unix_socket,
         .headers = headers,
         .header_count = count,
-        .body = o->body.n > 0 ? o->body.p : "",
-        .body_n = o->body.n,
-        .timeout_ms = o->timeout_ms,
-        .body_max = o->on_body != NULL ? 0 : INTERLINK_ANSWER_MAX,
-        .on_body = o->on_body != NULL ? target_on_body : NULL,
+        .body = body.n > 0 ? body.p : "",
+        .body_n = body.n,
+        .timeout_ms = call->timeout_ms,
+        .body_max = call->on_body != NULL ? 0 : INTERLINK_ANSWER_MAX,
+        .on_body = call->on_body != NULL ? target_on_body : NULL,
         .on_done = target_on_done,
         .arg = call,
     };
-    call->request = http_request_start(o->on_body != NULL ? t->http_logs : t->http, &request);
+    call->request = http_request_start(call->on_body != NULL ? t->http_logs : t->http, &request);
+}
+
+/* ---- lanes ---- */
+
+static struct interlink_lane *target_lane(struct interlink_target *t, const char *path)
+{
+    return strcmp(path, t->creates.path) == 0 ? &t->creates : strcmp(path, t->deletes.path) == 0 ? &t->deletes : NULL;
+}
+
+static void target_lane_fill(struct interlink_lane *lane)
+{
+    while (lane->under_way < lane->max && !list_empty(&lane->waiting)) {
+        struct interlink_call *call = CONTAINER_OF(lane->waiting.next, struct interlink_call, lane_link);
+        struct buf body = call->body;
+        list_remove(&call->lane_link);
+        call->body = (struct buf)BUF_INIT;
+        lane->under_way++;
+        target_send(call, (struct str){ (const char *)body.p, body.n });
+        buf_free(&body);
+    }
+}
+
+static void target_on_lane_free(void *arg)
+{
+    struct interlink_target *t = arg;
+
+    target_lane_fill(&t->creates);
+    target_lane_fill(&t->deletes);
+}
+
+bool interlink_call_waits(const struct interlink_call *call)
+{
+    return call != NULL && !list_empty(&call->lane_link);
+}
+
+/* The call is over, or was never sent. */
+static void target_lane_leave(struct interlink_call *call)
+{
+    if (call->lane == NULL)
+        return;
+    if (interlink_call_waits(call)) {
+        list_remove(&call->lane_link);
+    } else {
+        call->lane->under_way--;
+        deferred_start(call->target->loop, &call->target->lane_free, target_on_lane_free, call->target);
+    }
+    call->lane = NULL;
+}
+
+struct interlink_call *interlink_call_start(struct interlink_target *t, const struct interlink_call_options *o)
+{
+    struct interlink_call *call = xcalloc(1, sizeof *call);
+
+    *call = (struct interlink_call){ .target = t, .method = o->method, .timeout_ms = o->timeout_ms, .on_answer = o->on_answer,
+                                     .on_body = o->on_body, .arg = o->arg, .lane = target_lane(t, o->path) };
+    snprintf(call->what, sizeof call->what, "%s", o->path);
+    list_append(&t->calls, &call->link);
+    list_init(&call->lane_link);
+    if (call->lane != NULL && (call->lane->under_way >= call->lane->max || !list_empty(&call->lane->waiting))) {
+        buf_append(&call->body, o->body.p, o->body.n);
+        list_append(&call->lane->waiting, &call->lane_link);
+        return call;
+    }
+    if (call->lane != NULL)
+        call->lane->under_way++;
+    target_send(call, o->body);
     return call;
 }
 
@@ -301,9 +371,11 @@ void interlink_call_cancel(struct interlink_call *call)
 {
     if (call == NULL)
         return;
+    target_lane_leave(call);
     http_request_cancel(call->request);
     deferred_stop(&call->failed);
     list_remove(&call->link);
+    buf_free(&call->body);
     free(call);
 }
 

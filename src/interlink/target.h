@@ -36,8 +36,20 @@ struct interlink_call_options {
     void *arg;
 };
 
+/* Calls of a kind of which only some are under way at a time. */
+struct interlink_lane {
+    const char *path; /* "/create" */
+    size_t max, under_way;
+    struct list waiting; /* struct interlink_call, by lane_link */
+};
+
 struct interlink_call {
     struct list link; /* in target->calls */
+    struct interlink_lane *lane; /* NULL: none, or it does not count there (any more) */
+    struct list lane_link;       /* in lane->waiting, until it is sent */
+    const char *method;
+    struct buf body; /* while it waits */
+    int64_t timeout_ms;
     struct interlink_target *target;
     struct http_request *request; /* NULL: it failed before it was sent */
     struct deferred failed;
@@ -52,6 +64,8 @@ struct interlink_call {
 struct interlink_call *interlink_call_start(struct interlink_target *target,
                                             const struct interlink_call_options *options);
 void interlink_call_cancel(struct interlink_call *call); /* NULL is fine */
+/* It has not been sent: the target knows nothing of it. */
+bool interlink_call_waits(const struct interlink_call *call);
 /* The pause until `delay_ms` from now, or longer when the server has asked for that. */
 int64_t interlink_target_pause_ms(const struct interlink_target *target, int64_t delay_ms);
 
@@ -89,6 +103,8 @@ struct interlink_target {
     struct list jobs, calls, pings, logs;
     size_t job_count;
     struct interlink_calls counts[INTERLINK_CALL_KINDS];
+    struct interlink_lane creates, deletes;
+    struct deferred lane_free; /* one has room */
     struct interlink_poll poll;
 };
 

@@ -60,6 +60,8 @@ struct fixture {
     const char *left_out; /* a uid that /status does not name */
     int creates, statuses, deletes, pings, largest_batch, last_batch;
     struct http_exchange *held;
+    struct http_exchange *held_creates[JOBS_MAX];
+    size_t held_count;
     struct buf last_body, authorization, session;
     struct owner owners[JOBS_MAX];
     int pinged;
@@ -130,7 +132,7 @@ static void on_create(void *context, struct http_exchange *x)
     if (f->create.drop)
         http_reply_abort(x);
     else if (f->create.hold)
-        f->held = x;
+        f->held = f->held_creates[f->held_count++ % JOBS_MAX] = x;
     else
         reply(x, f->create.text != NULL || f->create.truncate ? &f->create : &well,
               arena_printf(http_exchange_arena(x), "{\"PodUID\":\"%s\",\"PodJID\":\"job-%.4s\"}", create.pod.uid, create.pod.uid));

@@ -268,6 +268,46 @@ static void test_cancel_waits_for_the_create(void **state)
     assert_int_equal(o->submitted, 0);
 }
 
+static void heard_ping(void *arg, const struct interlink_ping *ping, const struct status *err)
+{
+    struct fixture *f = arg;
+
+    f->pinged++;
+    if (err != NULL) {
+        f->ping_error = *err;
+        return;
+    }
+    snprintf(f->ping_status, sizeof f->ping_status, "%s", ping->status);
+    snprintf(f->ping_cpu, sizeof f->ping_cpu, "%s", ping->cpu);
+}
+
+/* Only some creates are under way, the others' time does not run, and nothing else waits behind them. */
+static void test_many_creates(void **state)
+{
+    struct fixture *f = *state;
+
+    f->create.hold = true;
+    for (size_t i = 0; i < JOBS_MAX; i++)
+        interlink_job_submit(new_job(f, i)->job);
+    UNTIL(f, f->held_count == INTERLINK_CREATES_MAX);
+    interlink_target_ping(f->target, heard_ping, f);
+    UNTIL(f, f->pinged == 1);
+    assert_int_equal(f->creates, INTERLINK_CREATES_MAX);
+    /* What was not sent is not there: nothing is to be deleted. */
+    struct owner *last = &f->owners[JOBS_MAX - 1];
+    interlink_job_cancel(last->job, 0, heard_cancelled, heard_retry, last);
+    UNTIL(f, last->cancelled == 1);
+    assert_int_equal(f->deletes, 0);
+    drop_job(&f->owners[JOBS_MAX - 2]);
+    f->create.hold = false;
+    f->held = NULL;
+    for (size_t i = 0; i < f->held_count; i++)
+        reply(f->held_creates[i], &(struct way){ .status = 200 }, "{\"PodUID\":\"x\",\"PodJID\":\"7\"}");
+    for (size_t i = 0; i < JOBS_MAX - 2; i++)
+        UNTIL(f, f->owners[i].submitted == 1);
+    assert_int_equal(f->creates, JOBS_MAX - 2);
+}
+
 static void test_cancel_before_anything(void **state)
 {
     struct fixture *f = *state;
@@ -478,19 +518,6 @@ static void test_bearer_token(void **state)
     assert_int_equal(o->error.code, STATUS_NOT_FOUND);
 }
 
-static void heard_ping(void *arg, const struct interlink_ping *ping, const struct status *err)
-{
-    struct fixture *f = arg;
-
-    f->pinged++;
-    if (err != NULL) {
-        f->ping_error = *err;
-        return;
-    }
-    snprintf(f->ping_status, sizeof f->ping_status, "%s", ping->status);
-    snprintf(f->ping_cpu, sizeof f->ping_cpu, "%s", ping->cpu);
-}
-
 static void test_ping(void **state)
 {
     struct fixture *f = *state;
@@ -595,6 +622,7 @@ int main(void)
         TEST(test_cancel_of_what_is_unknown),
         TEST(test_cancel_is_repeated),
         TEST(test_cancel_waits_for_the_create),
+        TEST(test_many_creates),
         TEST(test_cancel_before_anything),
         TEST(test_cancel_while_unsure),
         TEST(test_no_news),
