@@ -2,6 +2,7 @@
 #include "agent/agent.h"
 
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "agent/engine_apptainer.h"
 #include "agent/probe.h"
 #include "image/unpack.h"
+#include "agent/podrun.h"
 #include "io/child.h"
 #include "io/file.h"
 #include "io/socket.h"
@@ -41,6 +43,8 @@ struct agent_program {
     char way[320];         /* what the connection is, or was, for messages */
     struct rpc_conn *conn;
     struct timer redial, farewell;
+    const char *manifest;  /* of the pod to be run; NULL: a node says what is to be run */
+    struct podrun *podrun; /* owned; with a manifest */
     int64_t pause_ms;      /* before the next dial */
     int64_t pause_max_ms;
     bool leaving;
@@ -72,6 +76,34 @@ static bool agent_word_listed(const char *list, const char *word)
     return false;
 }
 
+static bool agent_check_relay(struct agent_program *p, struct status *err)
+{
+    struct address address = { .is_unix = false };
+
+    if ((*p->relay.given == '\0' && !p->join_wanted) || !agent_relay_check(p->relay.given, err))
+        return status_prefix(err, "INTERLINK_RELAY");
+    if (strchr(p->relay.given, ',') == NULL && *p->relay.given != '\0')
+        address_parse(p->relay.given, &address, err);
+    p->relay_is_unix = address.is_unix;
+    p->pause_max_ms = address.is_unix ? AGENT_REDIAL_UNIX_MAX_MS : AGENT_REDIAL_MAX_MS;
+    p->pause_ms = AGENT_REDIAL_MIN_MS;
+    return true;
+}
+
+/* With a manifest its folder will do, and any id. */
+static void agent_default_settings(const struct agent_program *p, char **job_dir, char **sandbox)
+{
+    if (p->manifest != NULL && **job_dir == '\0' && strrchr(p->manifest, '/') != NULL) {
+        free(*job_dir);
+        *job_dir = xstrndup(p->manifest, (size_t)(strrchr(p->manifest, '/') - p->manifest));
+    }
+    if (p->manifest != NULL && **sandbox == '\0') {
+        free(*sandbox);
+        *sandbox = xcalloc(1, ID_LENGTH + 1);
+        random_id(*sandbox);
+    }
+}
+
 static bool agent_read_settings(struct agent_program *p, struct status *err)
 {
     struct agent *agent = &p->agent;
@@ -80,7 +112,6 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     cleanup_free char *level = agent_setting("INTERLINK_LOG_LEVEL");
     cleanup_free char *keepalive = agent_setting("INTERLINK_KEEPALIVE"), *join = agent_setting("INTERLINK_JOIN");
     enum log_level log_level = LOG_INFO;
-    struct address address = { .is_unix = false };
     uint64_t seconds = AGENT_KEEPALIVE_MS / 1000;
 
     p->token = agent_setting("INTERLINK_TOKEN");
@@ -97,6 +128,7 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     p->own_pid = agent_word_listed(namespaces, "pid");
     agent->job_dir = agent_setting("INTERLINK_JOB_DIR");
     agent->images_dir = agent_setting("INTERLINK_IMAGES");
+    agent_default_settings(p, &agent->job_dir, &sandbox);
     if (*level != '\0' && !log_level_parse(level, &log_level))
         return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_LOG_LEVEL: \"%s\" is none of error, warn, info, debug", level);
     log_setup(log_level, "agent");
@@ -111,14 +143,7 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     if (*keepalive != '\0' && (!parse_u64(keepalive, 86400, &seconds) || seconds == 0))
         return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_KEEPALIVE: \"%.40s\" is no number of seconds up to a day", keepalive);
     p->keepalive_ms = (int64_t)seconds * 1000;
-    if ((*p->relay.given == '\0' && !p->join_wanted) || !agent_relay_check(p->relay.given, err))
-        return status_prefix(err, "INTERLINK_RELAY");
-    if (strchr(p->relay.given, ',') == NULL && *p->relay.given != '\0')
-        address_parse(p->relay.given, &address, err);
-    p->relay_is_unix = address.is_unix;
-    p->pause_max_ms = address.is_unix ? AGENT_REDIAL_UNIX_MAX_MS : AGENT_REDIAL_MAX_MS;
-    p->pause_ms = AGENT_REDIAL_MIN_MS;
-    return true;
+    return p->manifest != NULL || agent_check_relay(p, err);
 }
 
 /* What is ours is nobody else's: not the containers', and not that of programs that the engine may run. */
@@ -201,7 +226,10 @@ static void agent_on_term(void *arg, const struct signalfd_siginfo *info)
     p->terminated_ms = now;
     log_info("signal %u: the pod is being stopped%s", info->ssi_signo, again ? " at once" : "");
     p->exit_code = AGENT_EXIT_TERMINATED;
-    agent_ending_start(&p->agent, again ? 0 : agent_grace_ms(&p->agent), NULL);
+    if (p->podrun != NULL)
+        podrun_stop(p->podrun, again, "the pod was stopped");
+    else
+        agent_ending_start(&p->agent, again ? 0 : agent_grace_ms(&p->agent), NULL);
 }
 
 static bool agent_start_loop(struct agent_program *p, struct status *err)
@@ -297,7 +325,7 @@ static void agent_on_close(void *arg, const struct status *err)
 
     rpc_conn_free(p->conn);
     p->conn = NULL;
-    if (p->leaving) {
+    if (p->leaving || p->manifest != NULL) {
         loop_stop(p->agent.loop);
         return;
     }
@@ -442,16 +470,51 @@ static void agent_on_join(void *arg, struct stream *stream)
     p->joined = dial_start_on(p->agent.loop, stream, &options);
 }
 
-static void agent_serve(struct agent_program *p)
+/* ---- without a node ---- */
+
+static void agent_on_pod_done(void *arg, int exit_code)
 {
-    struct status err = STATUS_INIT;
+    struct agent_program *p = arg;
+
+    if (p->exit_code == AGENT_EXIT_OK)
+        p->exit_code = exit_code;
+}
+
+/* A connection between the service and the one who plays the node's part. */
+static bool agent_run_manifest(struct agent_program *p, struct status *err)
+{
+    struct agent *agent = &p->agent;
+    struct rpc_conn_options options = { .services = &p->services, .on_close = agent_on_close, .arg = p };
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return status_errno(err, "no socket pair");
+    struct stream *ours = stream_of_fd(agent->loop, pair[0], err), *theirs = stream_of_fd(agent->loop, pair[1], err);
+    if (ours == NULL || theirs == NULL) {
+        stream_free(ours);
+        stream_free(theirs);
+        return false;
+    }
+    p->conn = rpc_conn_new(agent->loop, ours, &options, STR(""));
+    p->podrun = podrun_start(&(struct podrun_options){ .loop = agent->loop, .job_dir = agent->job_dir, .images_dir = agent->images_dir,
+                                                       .manifest = p->manifest, .stream = theirs, .on_done = agent_on_pod_done, .arg = p },
+                             err);
+    return p->podrun != NULL || status_prefix(err, "%s", p->manifest);
+}
+
+static bool agent_serve(struct agent_program *p, struct status *err)
+{
+    struct status join = STATUS_INIT;
 
     agent_service(&p->agent, &p->service);
     p->service_list[0] = &p->service;
     p->services = (struct rpc_services){ .services = p->service_list, .count = 1 };
-    if (p->join_wanted && !agent_join_open(&p->join, p->agent.loop, p->agent.job_dir, p->agent.sandbox_id, agent_on_join, p, &err))
-        log_error("the node cannot come to this agent: %s", err.message);
+    if (p->manifest != NULL)
+        return agent_run_manifest(p, err);
+    if (p->join_wanted && !agent_join_open(&p->join, p->agent.loop, p->agent.job_dir, p->agent.sandbox_id, agent_on_join, p, &join))
+        log_error("the node cannot come to this agent: %s", join.message);
     agent_dial(p);
+    return true;
 }
 
 /* ---- the end ---- */
@@ -489,6 +552,7 @@ static void agent_free(struct agent_program *p)
     agent_join_close(&p->join);
     dial_cancel(p->dial);
     dial_cancel(p->joined);
+    podrun_free(p->podrun);
     rpc_conn_free(p->conn);
     agent_ending_cancel(agent);
     agent_stats_free(agent);
@@ -560,6 +624,8 @@ int agent_main(int argc, char **argv)
     umask(0077);
     if (argc == 3 && strcmp(argv[2], "--probe") == 0)
         return probe_main();
+    if (argc == 4 && strcmp(argv[2], "--manifest") == 0)
+        p.manifest = argv[3];
     p.agent.ending.on_done = agent_on_ended;
     p.agent.ending.arg = &p;
     if (!agent_read_settings(&p, &err)) {
@@ -573,8 +639,12 @@ int agent_main(int argc, char **argv)
     agent_open_scratch(&p);
     agent_strip_environment();
     agent_pick_engine(&p);
-    agent_serve(&p);
-    loop_run(p.agent.loop);
+    if (agent_serve(&p, &err)) {
+        loop_run(p.agent.loop);
+    } else {
+        log_error("%s", err.message);
+        p.exit_code = AGENT_EXIT_ENVIRONMENT;
+    }
     agent_free(&p);
     return p.exit_code;
 }

@@ -3,9 +3,10 @@
  * agent.h: the program inside a job: the pod's pause process. It starts containers, keeps their logs, runs commands in
  * them, and is the gRPC server (proto/agent.proto) on a connection that it dials itself.
  *
- * It takes no arguments: its settings are in its environment, which containers do not inherit. With the one argument
- * "features" it only says, as a HelloResponse in JSON, what an agent could do on this machine, and ends. ("idle" and "enter ..."
- * are said by apptainer in a container: engine_apptainer.c.)
+ * Its settings are in its environment, which containers do not inherit. With the one argument "features" it only says, as a
+ * HelloResponse in JSON, what an agent could do on this machine, and ends. With "--manifest FILE" it dials nobody: it runs the pod that
+ * is in the file, and ends with it (podrun.h); INTERLINK_JOB_DIR is then by default the file's folder. ("idle" and "enter ..." are said
+ * by apptainer in a container: engine_apptainer.c.)
  *
  *   INTERLINK_RELAY          where to dial: unix:///path or host:port, or several of them, separated by commas, that are tried in
  *                            turn (agent_relay.h); empty with INTERLINK_JOIN: it does not dial

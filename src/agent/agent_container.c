@@ -75,6 +75,7 @@ void agent_container_report(const struct agent_container *c, Interlink__Agent__V
     out->started_at = c->started_ns;
     out->finished_at = c->state == AGENT_CONTAINER_EXITED ? c->finished_ns : 0;
     out->exit_code = c->state == AGENT_CONTAINER_EXITED ? c->exit_code : 0;
+    out->signal = c->state == AGENT_CONTAINER_EXITED ? c->signal : 0;
     out->reason = (char *)(uintptr_t)(c->state == AGENT_CONTAINER_EXITED ? c->reason : "");
     out->message = c->message;
     out->log_end = c->output.log.head;
@@ -92,7 +93,7 @@ static void agent_container_reset(struct agent_container *c)
     c->start_error = (struct status)STATUS_INIT;
     buf_free(&c->termination_log);
     c->started_ns = c->finished_ns = 0;
-    c->exit_code = 0;
+    c->exit_code = c->signal = 0;
     c->stdin_over = false;
     agent_output_init(&c->output, c->agent->loop);
 }
@@ -275,6 +276,7 @@ static void agent_container_on_exit(void *arg, int wait_status)
     c->pid = 0;
     c->finished_ns = clock_real_ns();
     c->exit_code = WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+    c->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
     c->reason = c->exit_code == 0                                              ? "Completed"
                 : engine_oom_killed(c->agent->engine, c->id, c->bundle) ? "OOMKilled"
                                                                                : "Error";

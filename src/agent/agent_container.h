@@ -61,7 +61,7 @@ struct agent_container {
     struct list attaches;    /* struct agent_attach: who is attached to it */
     /* What the node is told. */
     int64_t started_ns, finished_ns;
-    int exit_code;
+    int exit_code, signal;
     const char *reason;      /* a literal; "" unless it has ended */
     char *message;           /* owned */
     struct status start_error; /* why it could not be started */

@@ -484,6 +484,30 @@
 #define CONTAINER_JOB_LOG_RETRY_MS 3000
 #define CONTAINER_JOB_LOG_TRIES 5
 
+/* ---- agent: pods from a manifest ---- */
+/* Containers of a pod, init containers among them: many times what pods have, and below AGENT_CONTAINERS_MAX with room for those that
+ * are being replaced. */
+#define PODSPEC_CONTAINERS_MAX 100
+#define PODSPEC_MOUNTS_MAX 256
+#define PODSPEC_VARIABLES_MAX 4096
+#define PODSPEC_GRACE_SECONDS 30 /* Kubernetes' own */
+/* Kubelet's: between restarts of a container that fails, doubled each time; forgotten when it has run for so long. */
+#define PODRUN_BACKOFF_MIN_MS 10000
+#define PODRUN_BACKOFF_MAX_MS 300000
+#define PODRUN_BACKOFF_RESET_MS 600000
+/* Looking whether the plugin has brought an image: at first, and when that takes long (the folder may be on a file system of others). */
+#define PODRUN_IMAGE_LOOK_MS 50
+#define PODRUN_IMAGE_LOOK_MAX_MS 2000
+#define PODRUN_IMAGES_MAX (1u << 20) /* the file that says so */
+/* Kubelet's: a log file, and how many of one container's run. */
+#define PODRUN_LOG_BYTES (10u << 20)
+#define PODRUN_LOG_FILES 5
+/* Changes that come together are written together: each writing syncs the disk. */
+#define PODRUN_STATUS_GATHER_MS 20
+#define PODRUN_MESSAGE_MAX 1024
+/* Kubelet's least grace period of a container in a pod that ends. */
+#define PODRUN_SIDECAR_GRACE_MS 2000
+
 /* ---- volumes that are copied to where a pod runs ---- */
 /* One of them: a ConfigMap or Secret has 1 MiB at most, a projected volume may gather some of them. Their files and folders: each
  * key is at least one byte of that. */

@@ -269,6 +269,9 @@ static struct interlink_container_state *job_copy_states(struct arena *arena,
         to[i].name = arena_strdup(arena, from[i].name);
         to[i].reason = arena_strdup(arena, from[i].reason);
         to[i].message = arena_strdup(arena, from[i].message);
+        to[i].image = arena_strdup(arena, from[i].image);
+        to[i].image_id = arena_strdup(arena, from[i].image_id);
+        to[i].last = NULL; /* of its answer, which goes */
     }
     return to;
 }

@@ -48,13 +48,12 @@ static bool message_read_terminated(const struct json *j, struct interlink_conta
     return true;
 }
 
-static bool message_read_state(const struct json *j, struct interlink_container_state *out, struct status *err)
+/* `state`: of v1.ContainerState. */
+static bool message_read_one_state(const struct json *state, struct interlink_container_state *out, struct status *err)
 {
-    const struct json *state = NULL, *waiting = NULL, *running = NULL, *terminated = NULL;
+    const struct json *waiting = NULL, *running = NULL, *terminated = NULL;
 
-    *out = (struct interlink_container_state){ .name = "", .reason = "", .message = "" };
-    if (!json_read_string(j, "name", &out->name, err) || !json_read_node(j, "state", JSON_OBJECT, &state, err) ||
-        !json_read_node(state, "waiting", JSON_OBJECT, &waiting, err) ||
+    if (!json_read_node(state, "waiting", JSON_OBJECT, &waiting, err) ||
         !json_read_node(state, "running", JSON_OBJECT, &running, err) ||
         !json_read_node(state, "terminated", JSON_OBJECT, &terminated, err))
         return false;
@@ -86,6 +85,26 @@ static const char *message_nodes(const struct json *list)
     return "";
 }
 
+static bool message_read_state(struct arena *arena, const struct json *j, struct interlink_container_state *out, struct status *err)
+{
+    const struct json *state = NULL, *last = NULL;
+
+    *out = INTERLINK_STATE_INIT("");
+    if (!json_read_string(j, "name", &out->name, err) || !json_read_node(j, "state", JSON_OBJECT, &state, err) ||
+        !json_read_node(j, "lastState", JSON_OBJECT, &last, err) || !json_read_bool(j, "ready", &out->ready, err) ||
+        !json_read_i64(j, "restartCount", 0, INT32_MAX, &out->restart_count, err) ||
+        !json_read_string(j, "image", &out->image, err) || !json_read_string(j, "imageID", &out->image_id, err))
+        return false;
+    if (last != NULL && last->count > 0) {
+        struct interlink_container_state *before = ARENA_NEW(arena, struct interlink_container_state);
+        *before = INTERLINK_STATE_INIT(out->name);
+        if (!message_read_one_state(last, before, err))
+            return false;
+        out->last = before;
+    }
+    return message_read_one_state(state, out, err);
+}
+
 static bool message_read_states(struct arena *arena, const struct json *j, const char *name,
                                 struct interlink_container_state **out, size_t *count, const char **nodes,
                                 struct status *err)
@@ -100,7 +119,7 @@ static bool message_read_states(struct arena *arena, const struct json *j, const
         return true;
     *out = ARENA_ARRAY(arena, struct interlink_container_state, list->count);
     for (JSON_EACH(item, list))
-        if (!json_want(item, JSON_OBJECT, err) || !message_read_state(item, &(*out)[(*count)++], err))
+        if (!json_want(item, JSON_OBJECT, err) || !message_read_state(arena, item, &(*out)[(*count)++], err))
             return false;
     if (**nodes == '\0')
         *nodes = message_nodes(list);
@@ -146,9 +165,9 @@ static void message_write_text(struct json_writer *w, const char *key, const cha
         json_write_member_string(w, key, value);
 }
 
-static void message_write_state(struct json_writer *w, const struct interlink_container_state *s)
+static void message_write_state(struct json_writer *w, const char *key, const struct interlink_container_state *s)
 {
-    json_write_member_object(w, "state");
+    json_write_member_object(w, key);
     switch (s->phase) {
     case INTERLINK_WAITING:
         json_write_member_object(w, "waiting");
@@ -182,19 +201,19 @@ static void message_write_state(struct json_writer *w, const struct interlink_co
 static void message_write_states(struct json_writer *w, const char *key, const struct interlink_pod_status *s,
                                  const struct interlink_container_state *states, size_t count)
 {
+    static const struct interlink_container_state none = { .phase = INTERLINK_UNKNOWN };
     cleanup_free char *id = *s->nodes != '\0' ? xasprintf(MESSAGE_JOB_SCHEME "%s@%s", s->jid, s->nodes) : xstrdup("");
 
     json_write_member_array(w, key);
     for (size_t i = 0; i < count; i++) {
         json_write_object(w);
         json_write_member_string(w, "name", states[i].name);
-        message_write_state(w, &states[i]);
-        json_write_member_object(w, "lastState");
-        json_write_end(w);
-        json_write_member_bool(w, "ready", states[i].phase == INTERLINK_RUNNING);
-        json_write_member_i64(w, "restartCount", 0);
-        json_write_member_string(w, "image", "");
-        json_write_member_string(w, "imageID", "");
+        message_write_state(w, "state", &states[i]);
+        message_write_state(w, "lastState", states[i].last != NULL ? states[i].last : &none);
+        json_write_member_bool(w, "ready", states[i].ready);
+        json_write_member_i64(w, "restartCount", states[i].restart_count);
+        json_write_member_string(w, "image", states[i].image);
+        json_write_member_string(w, "imageID", states[i].image_id);
         message_write_text(w, "containerID", id);
         json_write_end(w);
     }

@@ -21,7 +21,17 @@ struct interlink_container_state {
     const char *reason, *message;
     int exit_code, signal;
     int64_t started_ns, finished_ns; /* since the epoch; 0: not told */
+    bool ready;
+    int64_t restart_count;
+    const char *image, *image_id;                  /* "" when not told */
+    const struct interlink_container_state *last; /* how it ended before it was restarted; NULL: it was not */
 };
+/* A container of which nothing is known. */
+#define INTERLINK_STATE_INIT(container)                                                                                \
+    (struct interlink_container_state)                                                                                 \
+    {                                                                                                                  \
+        .name = (container), .reason = "", .message = "", .image = "", .image_id = ""                                  \
+    }
 
 struct interlink_pod_status {
     const char *name, *uid, *namespace_, *jid;

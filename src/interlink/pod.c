@@ -151,7 +151,7 @@ static bool pod_read_container(struct arena *arena, const struct json *j, void *
     struct interlink_container *c = item;
     const struct json *resources = NULL;
 
-    *c = (struct interlink_container){ .name = "", .image = "", .working_dir = "", .env_from = "" };
+    *c = (struct interlink_container){ .name = "", .image = "", .working_dir = "", .env_from = "", .json = j };
     if (!json_read_string(j, "name", &c->name, err) || !json_read_string(j, "image", &c->image, err) ||
         !json_read_string(j, "workingDir", &c->working_dir, err) || !json_read_bool(j, "tty", &c->tty, err) ||
         !pod_read_strings(arena, j, "command", &c->command, err) ||
@@ -310,6 +310,7 @@ static bool pod_read_node(struct arena *arena, const struct json *j, void *item,
     const struct json *metadata = NULL, *spec = NULL, *status = NULL;
 
     *pod = (struct interlink_pod)INTERLINK_POD_INIT;
+    pod->json = j;
     return json_read_node(j, "metadata", JSON_OBJECT, &metadata, err) &&
            json_read_node(j, "spec", JSON_OBJECT, &spec, err) &&
            json_read_node(j, "status", JSON_OBJECT, &status, err) &&

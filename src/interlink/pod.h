@@ -27,6 +27,8 @@ struct interlink_strings {
 /* "" when absent. */
 const char *interlink_pair_get(const struct interlink_pairs *pairs, const char *name);
 
+struct json;
+
 struct interlink_mount {
     const char *name, *mount_path, *sub_path;
     bool read_only;
@@ -71,6 +73,7 @@ struct interlink_container {
     struct interlink_mount *mounts;
     size_t mount_count;
     bool tty;
+    const struct json *json; /* as it was read, with what is not named here; NULL: made by hand */
 };
 
 struct interlink_pod {
@@ -86,6 +89,7 @@ struct interlink_pod {
     struct interlink_volume *volumes;
     size_t volume_count;
     const char *phase; /* status.phase; "" is written as "Pending" */
+    const struct json *json; /* as it was read; NULL: made by hand */
 };
 /* Sets the integers that mean "absent"; a pod made by hand starts so. */
 #define INTERLINK_POD_INIT                                                                                             \
@@ -113,6 +117,7 @@ struct interlink_create {
     size_t config_map_count, secret_count, projected_count;
     const char *job_script; /* made by the API server's template; "" when none */
     bool plugin_wire;       /* read from RetrievedPodData, that is, it came through an API server */
+    struct str manifest;    /* for a backend: what `agent --manifest` is to run; empty: the pod's container is the agent of a node */
 };
 #define INTERLINK_CREATE_INIT { .pod = INTERLINK_POD_INIT, .job_script = "" }
 

@@ -8,7 +8,7 @@
 #include "image/store.h"
 #include "node/container_job.h"
 #include "node/link.h"
-#include "node/logfile.h"
+#include "agent/logfile.h"
 #include "node/counters.h"
 #include "node/sandbox.h"
 #include "node/volumes.h"

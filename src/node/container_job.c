@@ -9,7 +9,7 @@
 #include "node/container_job_log.h"
 #include "node/container_job_pod.h"
 #include "node/job_size.h"
-#include "node/logfile.h"
+#include "agent/logfile.h"
 #include "node/sandbox.h"
 #include "node/waiter.h"
 #include "rpc/pb.h"

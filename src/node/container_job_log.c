@@ -3,7 +3,7 @@
 
 #include "interlink/interlink.h"
 #include "interlink/log_strip.h"
-#include "node/logfile.h"
+#include "agent/logfile.h"
 #include "node/sandbox.h"
 #include "node/sandbox_job.h"
 #include "rpc/pb.h"

@@ -5,7 +5,7 @@
 #include "node/container.h"
 #include "node/events.h"
 #include "node/link.h"
-#include "node/logfile.h"
+#include "agent/logfile.h"
 #include "node/counters.h"
 #include "node/sandbox.h"
 #include "node/streaming.h"

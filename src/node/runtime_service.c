@@ -2,7 +2,7 @@
 /* runtime.v1.RuntimeService: each handler finds its object and hands over. What is not offered says why. */
 #include "node/container.h"
 #include "node/events.h"
-#include "node/logfile.h"
+#include "agent/logfile.h"
 #include "node/node.h"
 #include "node/resources.h"
 #include "node/runtime_config.h"

@@ -6,7 +6,7 @@
 #include "node/cni.h"
 #include "node/gate.h"
 #include "node/link.h"
-#include "node/logfile.h"
+#include "agent/logfile.h"
 #include "node/node_object.h"
 #include "node/pod_network.h"
 #include "text/json.h"

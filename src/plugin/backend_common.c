@@ -95,7 +95,7 @@ static struct interlink_container_state *backend_states(struct arena *arena, con
     struct interlink_container_state *states = ARENA_ARRAY(arena, struct interlink_container_state, count + 1);
 
     for (size_t i = 0; i < count; i++)
-        states[i] = (struct interlink_container_state){ .name = containers[i].name, .reason = "", .message = "" };
+        states[i] = INTERLINK_STATE_INIT(containers[i].name);
     return states;
 }
 

@@ -25,6 +25,8 @@ bool job_files_check(const struct interlink_create *create, struct status *err)
 {
     const struct interlink_pod *pod = &create->pod;
 
+    if (create->manifest.n > 0)
+        return true;
     if (strcmp(interlink_pair_get(&pod->annotations, INTERLINK_JOB_ANNOTATION), INTERLINK_JOB_AGENT) != 0)
         return status_set(err, STATUS_FAILED_PRECONDITION,
                           "pod %s/%s: this backend runs only pods whose annotation %s is \"%s\"", pod->namespace_, pod->name,
@@ -164,6 +166,10 @@ static bool job_files_mounted(const struct interlink_pod *pod, const struct inte
 
 bool job_files_write_volumes(const char *dir, const struct interlink_create *create, struct status *err)
 {
+    if (create->manifest.n > 0) {
+        cleanup_free char *path = xasprintf("%s/" JOB_FILES_MANIFEST, dir);
+        return file_write_atomic(path, create->manifest.p, create->manifest.n, 0600, err);
+    }
     for (size_t i = 0; i < create->pod.volume_count; i++) {
         const struct interlink_volume *v = &create->pod.volumes[i];
         if (job_files_mounted(&create->pod, v) && !job_files_write_volume(dir, create, v, err))

@@ -540,6 +540,7 @@ static void local_fill_state(const struct local_job *job, struct arena *arena, s
 {
     if (job->stage == LOCAL_RUNNING || job->stage == LOCAL_ENDING) {
         out->phase = INTERLINK_RUNNING;
+        out->ready = true;
         out->started_ns = job->started_ns;
         return;
     }

@@ -8,12 +8,19 @@
 #include "io/file.h"
 #include "io/socket.h"
 #include "plugin/backend.h"
+#include "plugin/backend_common.h"
+#include "plugin/job_images.h"
+#include "plugin/job_manifest.h"
+#include "plugin/job_status.h"
+#include "plugin/pod_log.h"
 #include "plugin/tail.h"
 
 struct plugin {
     struct loop *loop;
     const struct backend *backend;
     void *self; /* the backend's instance */
+    char *dir;  /* owned; where its jobs are, DIR/jobs/UID */
+    struct job_images *images; /* owned; of pods from manifests, and which these are */
     struct http_server *server;
     struct listener listener;
 };
@@ -96,6 +103,35 @@ static struct plugin_pending *plugin_pending_new(struct plugin *plugin, struct h
 
 /* ---- create ---- */
 
+static const char *plugin_job_dir(const struct plugin *plugin, struct arena *arena, const char *uid)
+{
+    return arena_printf(arena, "%s/jobs/%s", plugin->dir, uid);
+}
+
+/* The job of a pod from a manifest, as the backend sees it. */
+static void plugin_job_state(const struct plugin *plugin, struct arena *arena, const struct interlink_pod *pod,
+                             struct interlink_pod_status *status, struct interlink_container_state *out)
+{
+    struct interlink_container agent = { .name = JOB_MANIFEST_CONTAINER };
+    struct interlink_pod job = *pod;
+
+    job.containers = &agent;
+    job.container_count = 1;
+    job.init_container_count = 0;
+    plugin->backend->status(plugin->self, arena, &job, status);
+    *out = status->containers[0];
+}
+
+/* Of a pod that the backend does not know there is nothing to be brought. */
+static void plugin_settle_images(struct plugin *plugin, const char *uid)
+{
+    struct backend_log log;
+    struct status ignored = STATUS_INIT;
+
+    if (job_images_known(plugin->images, uid) && !plugin->backend->log(plugin->self, uid, "", &log, &ignored))
+        job_images_forget(plugin->images, uid);
+}
+
 static void plugin_on_submitted(void *arg, const char *jid, const struct status *err)
 {
     struct plugin_pending *p = arg;
@@ -103,17 +139,31 @@ static void plugin_on_submitted(void *arg, const char *jid, const struct status 
 
     if (err != NULL) {
         plugin_fail(p->x, err);
+        plugin_settle_images(p->plugin, p->uid);
     } else {
+        job_images_tell(p->plugin->images, p->uid);
         interlink_created_write(&body, &(struct interlink_created){ p->uid, jid });
         plugin_reply_json(p->x, &body);
     }
     plugin_pending_free(p);
 }
 
+/* A pod that is not a node's agent: the job runs it from its manifest. */
+static bool plugin_create_manifest(struct plugin *plugin, struct http_exchange *x, struct interlink_create *create, struct podspec *spec,
+                                   struct status *err)
+{
+    struct arena *arena = http_exchange_arena(x);
+
+    return job_manifest_make(arena, http_exchange_body(x), plugin_job_dir(plugin, arena, create->pod.uid), job_images_dir(plugin->images),
+                             spec, create, err) &&
+           job_images_add(plugin->images, spec, err);
+}
+
 static void plugin_create(void *context, struct http_exchange *x)
 {
     struct plugin *plugin = context;
     struct interlink_create create;
+    struct podspec spec;
     struct status err = STATUS_INIT;
 
     if (!plugin_method(x, "POST", "PUT"))
@@ -122,9 +172,13 @@ static void plugin_create(void *context, struct http_exchange *x)
         plugin_malformed(x, &err);
         return;
     }
-    if (plugin_check_uid(x, create.pod.uid))
-        plugin->backend->submit(plugin->self, &create, plugin_on_submitted,
-                                plugin_pending_new(plugin, x, create.pod.uid));
+    if (!plugin_check_uid(x, create.pod.uid))
+        return;
+    if (job_manifest_wanted(&create.pod) && !plugin_create_manifest(plugin, x, &create, &spec, &err)) {
+        plugin_fail(x, &err);
+        return;
+    }
+    plugin->backend->submit(plugin->self, &create, plugin_on_submitted, plugin_pending_new(plugin, x, create.pod.uid));
 }
 
 /* ---- status and ping ---- */
@@ -138,6 +192,23 @@ static void plugin_ping(void *context, struct http_exchange *x)
     plugin->backend->capacity(plugin->self, http_exchange_arena(x), &ping);
     interlink_ping_write(&body, &ping);
     plugin_reply_json(x, &body);
+}
+
+static void plugin_pod_status(const struct plugin *plugin, struct arena *arena, const struct interlink_pod *pod,
+                              struct interlink_pod_status *out)
+{
+    struct interlink_pod_status job_status;
+    struct interlink_container_state job;
+
+    if (!job_images_known(plugin->images, pod->uid)) {
+        plugin->backend->status(plugin->self, arena, pod, out);
+        return;
+    }
+    plugin_job_state(plugin, arena, pod, &job_status, &job);
+    backend_status_init(arena, pod, out);
+    out->jid = job_status.jid;
+    out->nodes = job_status.nodes;
+    job_status_fill(arena, plugin_job_dir(plugin, arena, pod->uid), &job, out);
 }
 
 static void plugin_status(void *context, struct http_exchange *x)
@@ -162,7 +233,7 @@ static void plugin_status(void *context, struct http_exchange *x)
     }
     struct interlink_pod_status *statuses = ARENA_ARRAY(arena, struct interlink_pod_status, count);
     for (size_t i = 0; i < count; i++)
-        plugin->backend->status(plugin->self, arena, &pods[i], &statuses[i]);
+        plugin_pod_status(plugin, arena, &pods[i], &statuses[i]);
     interlink_statuses_write(&body, statuses, count);
     plugin_reply_json(x, &body);
 }
@@ -173,6 +244,7 @@ static void plugin_on_cancelled(void *arg, const struct status *err)
 {
     struct plugin_pending *p = arg;
 
+    plugin_settle_images(p->plugin, p->uid);
     if (err != NULL)
         plugin_fail(p->x, err);
     else
@@ -214,6 +286,7 @@ static void plugin_delete(void *context, struct http_exchange *x)
 struct plugin_log_source {
     struct plugin *plugin;
     char uid[INTERLINK_UID_MAX + 1];
+    char container[64]; /* of a pod from a manifest */
 };
 
 static bool plugin_log_live(void *arg)
@@ -234,11 +307,54 @@ static bool plugin_check_log_request(struct http_exchange *x, const struct inter
         http_replyf(x, 400, "Opts: Tail and Bytes exclude each other");
     else if (r->since_seconds > 0 && r->since_time_ns > 0)
         http_replyf(x, 400, "Opts: SinceSeconds and SinceTime exclude each other");
-    else if (r->previous)
-        http_replyf(x, 404, "there is no previous instance: jobs are not restarted");
     else
         return true;
     return false;
+}
+
+/* Whether that attempt at a container may still write; < 0: whether there will be one. */
+static bool plugin_pod_log_live(void *arg, int64_t attempt)
+{
+    const struct plugin_log_source *source = arg;
+    cleanup_arena struct arena arena = ARENA_INIT;
+    struct interlink_pod pod = INTERLINK_POD_INIT;
+    struct interlink_pod_status job_status;
+    struct interlink_container_state job, state;
+
+    pod.uid = source->uid;
+    plugin_job_state(source->plugin, &arena, &pod, &job_status, &job);
+    if (!job_status_container(&arena, plugin_job_dir(source->plugin, &arena, source->uid), &job, source->container, &state))
+        return false;
+    if (state.phase == INTERLINK_WAITING) /* it is being started, or waits to be once more */
+        return attempt < 0 || (state.restart_count == attempt && strcmp(state.reason, "CrashLoopBackOff") != 0);
+    return state.phase == INTERLINK_RUNNING && (attempt < 0 || state.restart_count <= attempt);
+}
+
+static void plugin_pod_logs(struct plugin *plugin, struct http_exchange *x, const struct interlink_log_request *r)
+{
+    struct arena *arena = http_exchange_arena(x);
+    const char *dir = plugin_job_dir(plugin, arena, r->pod_uid);
+    struct interlink_pod pod = INTERLINK_POD_INIT;
+    struct interlink_pod_status job_status;
+    struct interlink_container_state job, state;
+
+    pod.uid = r->pod_uid;
+    plugin_job_state(plugin, arena, &pod, &job_status, &job);
+    if (strlen(r->container) > 63 || strspn(r->container, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(r->container) ||
+        r->container[0] == '\0') {
+        http_replyf(x, 400, "ContainerName: \"%.80s\" is no container's name", r->container);
+    } else if (!job_status_container(arena, dir, &job, r->container, &state)) {
+        http_replyf(x, 404, "pod %s has no container \"%s\"", r->pod_uid, r->container);
+    } else if (r->previous && state.restart_count == 0) {
+        http_replyf(x, 404, "there is no previous instance of container \"%s\"", r->container);
+    } else {
+        struct plugin_log_source *source = xcalloc(1, sizeof *source);
+        source->plugin = plugin;
+        snprintf(source->uid, sizeof source->uid, "%s", r->pod_uid);
+        snprintf(source->container, sizeof source->container, "%s", r->container);
+        pod_log_start(plugin->loop, x, &(struct pod_log_options){ .job_dir = dir, .request = r, .now_ns = clock_real_ns(),
+                                                                   .live = plugin_pod_log_live, .arg = source });
+    }
 }
 
 static void plugin_logs(void *context, struct http_exchange *x)
@@ -256,6 +372,14 @@ static void plugin_logs(void *context, struct http_exchange *x)
     }
     if (!plugin_check_log_request(x, &request))
         return;
+    if (job_images_known(plugin->images, request.pod_uid)) {
+        plugin_pod_logs(plugin, x, &request);
+        return;
+    }
+    if (request.previous) {
+        http_replyf(x, 404, "there is no previous instance: jobs are not restarted");
+        return;
+    }
     if (!plugin->backend->log(plugin->self, request.pod_uid, request.container, &log, &err)) {
         plugin_fail(x, &err);
         return;
@@ -331,11 +455,14 @@ struct plugin *plugin_start(struct loop *loop, const struct plugin_options *opti
     plugin->loop = loop;
     plugin->backend = backend;
     plugin->listener.fd = -1;
+    plugin->dir = xstrdup(options->dir);
     plugin->self = backend->start(loop, &backend_options, err);
+    if (plugin->self != NULL)
+        plugin->images = job_images_new(loop, options->dir, err);
     plugin->server = http_server_new(
         loop, &(struct http_server_options){ .routes = plugin_routes, .route_count = COUNT_OF(plugin_routes),
                                              .context = plugin });
-    if (plugin->self != NULL && plugin_listen(plugin, options, err))
+    if (plugin->images != NULL && plugin_listen(plugin, options, err))
         return plugin;
     status_prefix(err, "plugin");
     plugin_stop(plugin);
@@ -349,8 +476,10 @@ void plugin_stop(struct plugin *plugin)
     if (plugin->listener.fd >= 0)
         listener_close(&plugin->listener);
     http_server_free(plugin->server);
+    job_images_free(plugin->images);
     if (plugin->self != NULL)
         plugin->backend->stop(plugin->self);
+    free(plugin->dir);
     free(plugin);
 }
 

@@ -329,6 +329,7 @@ static void slurm_fill_state(const struct slurm_job *job, struct arena *arena, s
         return;
     } else {
         out->phase = INTERLINK_RUNNING;
+        out->ready = true;
     }
     out->started_ns = job->started_ns;
 }

@@ -312,7 +312,7 @@ void slurm_script_write(const struct slurm_config *config, const struct interlin
     buf_append_str(out, " || exit 125\n"
                         "rm -f ended\n"
                         /* Requeued: what the first run made is no longer true. */
-                        "[ \"${SLURM_RESTART_COUNT:-0}\" = 0 ] || find . -mindepth 1 -maxdepth 1 ! -name volumes ! -name environment"
+                        "[ \"${SLURM_RESTART_COUNT:-0}\" = 0 ] || find . -mindepth 1 -maxdepth 1 ! -name volumes ! -name environment ! -name manifest.json ! -name images.json"
                         " ! -name agent.log ! -name job.sh -exec rm -rf {} + 2>/dev/null\n"
                         "note started \"$SLURM_JOB_ID ${SLURM_RESTART_COUNT:-0} $(now) $(hostname)\"\n"
                         "echo \"Slurm job $SLURM_JOB_ID begins on ${SLURM_JOB_NODELIST:-?}, restart ${SLURM_RESTART_COUNT:-0}\"\n");

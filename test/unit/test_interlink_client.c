@@ -426,7 +426,8 @@ static void test_remote_pace(void **state)
 static void test_an_end_before_the_beginning(void **state)
 {
     struct fixture *f = *state;
-    struct interlink_container_state c = { .name = "c", .phase = INTERLINK_TERMINATED, .reason = "", .message = "" };
+    struct interlink_container_state c = { .name = "c", .phase = INTERLINK_TERMINATED, .reason = "", .message = "", .image = "",
+                                           .image_id = "" };
     struct interlink_pod_status s = { .name = "", .uid = "", .namespace_ = "", .jid = "", .nodes = "", .containers = &c,
                                       .container_count = 1 };
 

@@ -4,7 +4,7 @@
 
 #include "agent.pb-c.h"
 #include "io/file.h"
-#include "node/logfile.h"
+#include "agent/logfile.h"
 
 #include <sys/resource.h>
 #include <sys/stat.h>

@@ -106,7 +106,6 @@ def test_command_line_reaches_the_agent(plugin):
 
 
 REFUSED = [
-    (pod(annotation=None), 422, "interlink.eu/job"),
     (pod(annotation="other"), 422, "interlink.eu/job"),
     (pod(command=("/bin/sh", "-c", "id")), 422, "command"),
     (pod(command=("interlink-cri", "serve")), 422, "command"),

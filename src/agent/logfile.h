@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* logfile.h: a container's output: a stream of CRI log lines from the agent, appended to the file that kubelet reads.
+/* logfile.h: a container's output: a stream of CRI log lines from an agent, appended to a file.
  *
  * Exactly once, whatever dies: the position is the file's own size plus what LogPosition (state.proto) says, so no
  * write of ours can be counted twice or not at all:
@@ -7,8 +7,8 @@
  *   after a crash    inode 0: N is stored; else start + size of that file, found again by its inode when kubelet has
  *                    renamed it meanwhile
  * The agent keeps what is not acknowledged. */
-#ifndef NODE_LOGFILE_H
-#define NODE_LOGFILE_H
+#ifndef AGENT_LOGFILE_H
+#define AGENT_LOGFILE_H
 
 #include "base/base.h"
 #include "io/loop.h"
@@ -22,6 +22,7 @@ struct logfile_options {
     const char *path;          /* absolute; "": output is acknowledged and dropped */
     const char *position_path; /* the LogPosition's own file */
     uint64_t *total;           /* bytes stored are added here, too; may be NULL */
+    void (*on_stored)(void *arg); /* more has been written; may be NULL; may call logfile_reopen */
     void (*on_end)(void *arg); /* the container has ended and all is stored; from the loop */
     void (*on_room)(void *arg); /* after logfile_take() said false; NULL with an agent */
     void *arg;

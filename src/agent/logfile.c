@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "node/logfile.h"
+#include "agent/logfile.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,6 +17,7 @@
 struct logfile {
     struct loop *loop;
     char *container_id, *path, *position_path; /* owned */
+    void (*on_stored)(void *arg);
     void (*on_end)(void *arg);
     void (*on_room)(void *arg);
     void *arg;
@@ -232,6 +233,8 @@ static void logfile_on_message(void *arg, const ProtobufCMessage *message)
         return;
     }
     logfile_acknowledge(log);
+    if (log->on_stored != NULL && n > 0)
+        log->on_stored(log->arg);
     logfile_finish(log);
 }
 
@@ -286,6 +289,7 @@ struct logfile *logfile_new(const struct logfile_options *options, struct status
     log->path = xstrdup(options->path);
     log->position_path = xstrdup(options->position_path);
     log->total = options->total;
+    log->on_stored = options->on_stored;
     log->on_end = options->on_end;
     log->on_room = options->on_room;
     log->arg = options->arg;
