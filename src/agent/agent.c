@@ -23,11 +23,15 @@
 #include "text/quantity.h"
 #include "version.h"
 
+/* Says that the job's folder is ours, to the process that does the agent's work. */
+#define AGENT_MADE_VARIABLE "INTERLINK_JOB_DIR_MADE"
+
 /* The agent and its connection. */
 struct agent_program {
     struct agent agent;
     struct isolation isolation;
     char *token; /* owned; "" when it is in a file */
+    char *token_file, *own_dir; /* owned; "": in the job's folder; the job's folder, when we have made it */
     char *relay_pin, *engine, *apptainer, *cgroup_parent, *netns, *cdi_dirs; /* owned */
     struct agent_relay relay;
     bool relay_is_unix;
@@ -104,6 +108,27 @@ static void agent_default_settings(const struct agent_program *p, char **job_dir
     }
 }
 
+/* In a container that somebody else has made. */
+static bool agent_is_inside(const struct agent_program *p)
+{
+    return strcmp(p->engine, "inside") == 0;
+}
+
+/* The plugin that started us there has no folder for us. The process that does the agent's work finds it in its environment. */
+static bool agent_make_job_dir(struct agent_program *p, struct status *err)
+{
+    const char *base = getenv("TMPDIR");
+    cleanup_free char *path = xasprintf("%s/interlink-cri.XXXXXX", base != NULL && *base == '/' ? base : "/tmp");
+
+    if (mkdtemp(path) == NULL)
+        return status_errno(err, "no folder can be made for the agent: %s", path);
+    setenv("INTERLINK_JOB_DIR", path, 1);
+    setenv(AGENT_MADE_VARIABLE, path, 1);
+    free(p->agent.job_dir);
+    p->agent.job_dir = steal_ptr(&path);
+    return true;
+}
+
 static bool agent_read_settings(struct agent_program *p, struct status *err)
 {
     struct agent *agent = &p->agent;
@@ -115,6 +140,7 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
     uint64_t seconds = AGENT_KEEPALIVE_MS / 1000;
 
     p->token = agent_setting("INTERLINK_TOKEN");
+    p->token_file = agent_setting("INTERLINK_TOKEN_FILE");
     p->relay.given = agent_setting("INTERLINK_RELAY");
     p->join_wanted = strcmp(join, "1") == 0;
     p->relay_pin = agent_setting("INTERLINK_RELAY_PIN");
@@ -136,6 +162,9 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
         return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_SANDBOX: \"%.80s\" is not %d lower-case hex digits", sandbox,
                           ID_LENGTH);
     memcpy(agent->sandbox_id, sandbox, sizeof agent->sandbox_id);
+    p->own_dir = agent_setting(AGENT_MADE_VARIABLE);
+    if (agent_is_inside(p) && agent->job_dir[0] == '\0' && !agent_make_job_dir(p, err))
+        return false;
     if (agent->job_dir[0] != '/' || access(agent->job_dir, R_OK | W_OK | X_OK) < 0)
         return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_JOB_DIR: \"%s\" is not the absolute path of a folder of ours",
                           agent->job_dir);
@@ -153,7 +182,7 @@ static void agent_strip_environment(void)
         "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
         "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL", "INTERLINK_NETNS",
         "INTERLINK_CDI_DIRS", "INTERLINK_TOKEN",     "INTERLINK_APPTAINER",     "INTERLINK_JOIN",      "INTERLINK_KEEPALIVE",
-        "INTERLINK_SCRATCH",
+        "INTERLINK_SCRATCH",  "INTERLINK_TOKEN_FILE", AGENT_MADE_VARIABLE,
     };
 
     for (size_t i = 0; i < COUNT_OF(names); i++)
@@ -181,7 +210,7 @@ static bool agent_enter_isolation(struct agent_program *p, char **argv, struct s
 {
     struct isolate_options options = {
         .argv = argv, .host_ipc = !p->own_ipc, .host_uts = !p->own_uts, .host_pid = !p->own_pid, .netns = p->netns,
-        .none = strcmp(p->engine, "apptainer") == 0, .after = agent_clean_after,
+        .none = strcmp(p->engine, "apptainer") == 0 || agent_is_inside(p), .after = agent_clean_after,
     };
 
     return isolate_enter(&options, &p->isolation, err);
@@ -411,7 +440,8 @@ static void agent_on_joined(void *arg, struct stream *stream, struct str early, 
 /* A file is read anew for each dial, since it may have been replaced. */
 static bool agent_read_token(const struct agent_program *p, struct buf *token, struct status *err)
 {
-    cleanup_free char *path = xasprintf("%s/volumes/interlink/token", p->agent.job_dir);
+    cleanup_free char *path = *p->token_file != '\0' ? xstrdup(p->token_file)
+                                                     : xasprintf("%s/volumes/interlink/token", p->agent.job_dir);
 
     if (*p->token != '\0')
         buf_append_str(token, p->token);
@@ -545,6 +575,7 @@ static void agent_on_ended(void *arg)
 static void agent_free(struct agent_program *p)
 {
     struct agent *agent = &p->agent;
+    struct status err = STATUS_INIT;
 
     timer_stop(&p->redial);
     timer_stop(&p->farewell);
@@ -567,6 +598,10 @@ static void agent_free(struct agent_program *p)
     loop_free(agent->loop);
     scratch_close(&agent->scratch);
     free(agent->machine_name);
+    if (*p->own_dir != '\0' && !tree_remove(p->own_dir, &err))
+        log_warn("%s", err.message);
+    free(p->own_dir);
+    free(p->token_file);
     free(agent->job_dir);
     free(agent->images_dir);
     free(p->token);
@@ -648,3 +683,5 @@ int agent_main(int argc, char **argv)
     agent_free(&p);
     return p.exit_code;
 }
+
+#undef AGENT_MADE_VARIABLE

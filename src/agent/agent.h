@@ -16,6 +16,7 @@
  *   INTERLINK_SANDBOX        the pod's id, 64 hex digits
  *   INTERLINK_JOB_DIR        the job's folder (0700); the token is in its volumes/interlink/token...
  *   INTERLINK_TOKEN          ... unless it is here
+ *   INTERLINK_TOKEN_FILE     ... or in this file
  *   INTERLINK_NAMESPACES     which of ipc, uts, pid the pod does not share with the machine: "ipc,uts,pid"
  *   INTERLINK_IMAGES         the node's image store, when this machine sees it
  *   INTERLINK_ENGINE         auto (default), crun, apptainer, host (no images and no isolation: only when it is named)

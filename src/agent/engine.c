@@ -99,6 +99,10 @@ static const struct engine_ops *engine_pick(const struct engine_options *o, stru
         snprintf(reason, ENGINE_REASON_SIZE, "configured");
         return &engine_host;
     }
+    if (strcmp(o->wanted, "inside") == 0) {
+        snprintf(reason, ENGINE_REASON_SIZE, "the agent is in the container already");
+        return &engine_inside;
+    }
     status_set(err, STATUS_INVALID_ARGUMENT, "there is no engine \"%.40s\" (auto, crun, apptainer or host)", o->wanted);
     return NULL;
 }
@@ -439,7 +443,7 @@ bool engine_exec(struct engine *e, const char *id, const char *bundle, pid_t ini
     struct launch l = { .process = &process, .argv = argv, .io = io, .cgroups = &e->cgroups, .id = id, .init = init,
                         .one_id = engine_has_one_id(e), .pod = &e->pod, .lsm = &e->lsm,
                         /* Else its mount namespace says whose it is. */
-                        .bundle = e->ops == &engine_host && !e->isolation.mount ? bundle : NULL };
+                        .bundle = (e->ops == &engine_host || e->ops == &engine_inside) && !e->isolation.mount ? bundle : NULL };
     return launch_process(&l, pid, err);
 }
 

@@ -4,6 +4,7 @@
  *
  *   crun   libcrun, linked in: namespaces, overlayfs, cgroups where the job has them; as root or not
  *   apptainer  the site's own, where we may make no namespaces: no privileges, one user
+ *   inside     none: the agent is in the container already, as its command, and what it starts are its children
  *   host   no image: the command runs on the machine's own files; only when the configuration allows it
  *
  * Where each call may run is said with it: "loop" (it never blocks for long) or "worker" (in a forked copy of the agent,

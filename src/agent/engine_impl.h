@@ -23,7 +23,7 @@ struct engine_ops {
     pid_t (*program)(pid_t pid);      /* who hears the signals for this process of the agent's */
     void (*kill)(const char *bundle); /* what else runs of the container */
 };
-extern const struct engine_ops engine_crun, engine_apptainer, engine_host;
+extern const struct engine_ops engine_crun, engine_apptainer, engine_host, engine_inside;
 
 struct engine {
     const struct engine_ops *ops;

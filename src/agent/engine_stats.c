@@ -65,7 +65,7 @@ char *engine_layer(const struct engine *e, const char *bundle)
 {
     cleanup_free char *root = xasprintf("%s/rootfs", bundle);
 
-    if (e->ops == &engine_host)
+    if (e->ops == &engine_host || e->ops == &engine_inside)
         return NULL;
     return engine_root_is_copy(root) ? steal_ptr(&root) : xasprintf("%s/upper", bundle);
 }

@@ -475,7 +475,7 @@ static void container_on_grace_over(void *arg)
     container_signal(arg, SIGKILL, true);
 }
 
-static void container_agent_stop(struct container *container, struct rpc_call *call, int64_t timeout_s)
+void container_stop_by_agent(struct container *container, struct rpc_call *call, int64_t timeout_s)
 {
     struct status err = STATUS_INIT;
 
@@ -583,7 +583,7 @@ static struct link *container_agent_link(struct container *container, struct sta
 
 static const struct container_backend container_backend_agent = {
     .start = container_agent_start,
-    .stop = container_agent_stop,
+    .stop = container_stop_by_agent,
     .remove = container_agent_remove,
     .follow_log = container_agent_follow_log,
     .link = container_agent_link,

@@ -80,6 +80,8 @@ void container_free(struct container *container);
 struct link *container_link(struct container *container, struct status *err);
 
 /* ---- for its other files ---- */
+/* By its agent: the stop signal, and KILL after the grace period. */
+void container_stop_by_agent(struct container *container, struct rpc_call *call, int64_t timeout_s);
 /* Whether its phase lets it be started. */
 bool container_check_start(const struct container *container, struct status *err);
 /* The one place where the phase changes. False: an impossible move, refused. */

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "node/container_job.h"
+#include "node/container_job_internal.h"
 
 #include <signal.h>
 
 #include "image/store.h"
 #include "interlink/interlink.h"
-#include "io/child.h"
 #include "node/container_job_log.h"
 #include "node/container_job_pod.h"
 #include "node/job_size.h"
@@ -14,25 +13,7 @@
 #include "node/waiter.h"
 #include "rpc/pb.h"
 
-struct container_job {
-    struct container *container;
-    struct interlink_job *job;       /* owned; NULL: none, or its deletion is confirmed */
-    struct container_job_log *log;   /* owned; NULL before it runs */
-    struct worker writer;            /* makes the request */
-    struct buf request;              /* owned; from CreateContainer to StartContainer; secrets are in it */
-    struct rpc_call *creating;       /* CreateContainer; NULL: answered, or its client has gone */
-    bool created;                    /* CreateContainer has succeeded */
-    bool starting;                   /* from StartContainer until it is answered */
-    bool ending;                     /* the job is to be deleted */
-    bool cancelled;                  /* and its deletion was asked for */
-    int64_t grace_s;
-    char *words;                     /* owned */
-    struct timer hold;               /* of StartContainer: how long a queue is waited for */
-    struct timer patience;           /* of a stop: how long the output is waited for */
-};
-
 static void container_job_on_request(void *arg, const struct status *err, struct buf *output);
-static void container_job_end(struct container *container, int64_t grace_s);
 static const struct interlink_job_events container_job_events;
 
 static struct container_job *container_job_of(struct container *container)
@@ -55,6 +36,7 @@ void container_job_free(struct container_job *job)
     timer_stop(&job->hold);
     timer_stop(&job->patience);
     container_job_log_free(job->log);
+    container_inside_free(job);
     interlink_job_free(job->job);
     buf_free(&job->request);
     free(job->words);
@@ -99,7 +81,6 @@ static bool container_job_work(void *arg, struct buf *output, struct status *err
     return container_job_write(w->container, w->image, output, err);
 }
 
-/* The image's configuration is a small file of the store. */
 static bool container_job_prepare(struct container *container, const struct image_config *image, struct status *err)
 {
     struct container_job *job = container_job_of(container);
@@ -108,17 +89,23 @@ static bool container_job_prepare(struct container *container, const struct imag
     return worker_start(container->node->loop, &job->writer, container_job_work, &writing, container_job_on_request, container, err);
 }
 
-static bool container_job_prepare_again(struct container *container, struct status *err)
+bool container_job_read_image(const struct container *container, struct image_config *out, struct status *err)
 {
     struct image_store *images = container->node->images;
     const struct image *image = image_store_held(images, container->record->image_id);
     cleanup_buf struct buf text = BUF_INIT;
-    struct image_config config = { .arena = ARENA_INIT };
 
     if (image == NULL)
         return status_set(err, STATUS_NOT_FOUND, "image %s is not on this node any more", container->record->image_id);
-    if (!image_store_read_config_text(images, image, &text, err) ||
-        !image_config_parse((struct str){ (const char *)text.p, text.n }, &config, err))
+    return image_store_read_config_text(images, image, &text, err) &&
+           image_config_parse((struct str){ (const char *)text.p, text.n }, out, err);
+}
+
+static bool container_job_prepare_again(struct container *container, struct status *err)
+{
+    struct image_config config = { .arena = ARENA_INIT };
+
+    if (!container_job_read_image(container, &config, err))
         return false;
     bool ok = container_job_prepare(container, &config, err);
     image_config_free(&config);
@@ -181,7 +168,7 @@ void container_job_create(struct sandbox *sandbox, struct rpc_call *call, Interl
 {
     struct status err = STATUS_INIT;
     cleanup_buf struct buf note = BUF_INIT;
-    char uid[UUID_LENGTH + 1];
+    char uid[UUID_LENGTH + 1], token[ID_LENGTH + 1];
 
     record->size = job_size_choose_container(sandbox->record->config, record->config, &sandbox->node->options->size, &err);
     if (record->size == NULL || !container_job_check(sandbox, record->config, &note, &err)) {
@@ -190,6 +177,10 @@ void container_job_create(struct sandbox *sandbox, struct rpc_call *call, Interl
         return;
     }
     container_job_drop_older(sandbox, record->config->metadata);
+    if (sandbox->handler->inside) {
+        random_id(token); /* 256 bits */
+        pb_set(&record->token, token);
+    }
     uuid_of_id(record->id, uid);
     pb_set(&record->job_uid, uid);
     pb_set(&record->note, buf_cstr(&note));
@@ -205,9 +196,9 @@ void container_job_create(struct sandbox *sandbox, struct rpc_call *call, Interl
 
 /* ---- start ---- */
 
-static void container_job_start_failed(struct container *container, const struct status *err)
+void container_job_start_failed(struct container *container, const struct status *err)
 {
-    container->job->starting = false;
+    container->starting = container->job->starting = false;
     timer_stop(&container->job->hold);
     waiters_fail(&container->waiters, WAIT_READY, err);
 }
@@ -218,27 +209,27 @@ static void container_job_on_running_recorded(void *arg, const struct status *er
 
     if (container->job->starting && err != NULL)
         container_job_start_failed(container, err);
-    container->job->starting = false;
+    container->starting = container->job->starting = false;
     announce_container(container, ANNOUNCED_STARTED);
     waiters_reply(&container->waiters, WAIT_READY, "", 0);
 }
 
-/* started_ns 0: it waits in a queue, or nobody has said since when it runs. */
-static void container_job_running(struct container *container, int64_t started_ns)
+void container_job_running(struct container *container, int64_t started_ns)
 {
     Interlink__State__V1__Container *record = container->record;
+    bool created = record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__CREATED;
+    bool newer = started_ns != 0 && record->started_at != started_ns;
 
     timer_stop(&container->job->hold);
-    if (record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__CREATED) {
+    if (record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED || (!created && !container->job->starting && !newer))
+        return;
+    if (created || newer) {
         record->started_at = started_ns != 0 ? started_ns : clock_real_ns();
         pb_set(&record->message, started_ns != 0 ? "" : container->job->words);
-        if (container_move(container, INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING))
-            container_put(container, container_job_on_running_recorded, container);
-    } else if (record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING && started_ns != 0 && record->started_at != started_ns) {
-        record->started_at = started_ns;
-        pb_set(&record->message, "");
-        container_put(container, NULL, NULL);
     }
+    if (created)
+        container_move(container, INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING);
+    container_put(container, container_job_on_running_recorded, container);
 }
 
 static void container_job_on_hold_over(void *arg)
@@ -353,7 +344,7 @@ static void container_job_start(struct container *container, struct rpc_call *ca
     waiter_add(&container->waiters, WAIT_READY, call, container->node->loop, 0, NULL, NULL);
     if (job->starting || container_job_held(container))
         return; /* this call joins */
-    job->starting = true;
+    container->starting = job->starting = true;
     if (job->request.n > 0)
         container_job_want(container);
     else if (!container_job_prepare_again(container, &err))
@@ -421,12 +412,19 @@ static void container_job_on_state(void *arg, const struct interlink_job_state *
         container_job_on_waiting(container, state);
         break;
     case INTERLINK_RUNNING:
+        if (container->sandbox->handler->inside) { /* it runs when its agent says so */
+            if (container->job->link == NULL)
+                container_job_say(container->job, xasprintf("job %s has started; its agent has not called in yet",
+                                                            container_job_name(container)));
+            break;
+        }
         container_job_say(container->job, xstrdup(""));
         container_job_running(container, state->started_ns != 0 ? state->started_ns : clock_real_ns());
         container_follow_log(container);
         break;
     case INTERLINK_TERMINATED:
-        container_job_ended(container, state);
+        if (container->exit == NULL && container->record->phase != INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
+            container_job_ended(container, state);
         break;
     case INTERLINK_GONE:
         container_job_running(container, 0);
@@ -461,6 +459,11 @@ static void container_job_follow_log(struct container *container)
     struct container_job *job = container_job_of(container);
     bool ended = container->exit != NULL || container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED;
 
+    /* An agent's lines and those of /getLogs are not the same bytes: where the agent has told some, it alone counts. */
+    if (container->sandbox->handler->inside && (job->link != NULL || logfile_stored(container->log) > 0 || !ended)) {
+        container_inside_follow_log(container);
+        return;
+    }
     if (job->log == NULL)
         job->log = container_job_log_new(container);
     if (ended || job->ending)
@@ -523,7 +526,7 @@ static void container_job_delete(void *arg)
 }
 
 /* The job goes, once what the container has written so far is stored. */
-static void container_job_end(struct container *container, int64_t grace_s)
+void container_job_end(struct container *container, int64_t grace_s)
 {
     struct container_job *job = container_job_of(container);
     bool output = job->log != NULL && container->log != NULL && !logfile_ended(container->log) && !container->record->log_done;
@@ -558,6 +561,10 @@ static void container_job_stop(struct container *container, struct rpc_call *cal
 {
     if (container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED || !container_job_held(container)) {
         rpc_reply_packed(call, "", 0);
+        return;
+    }
+    if (container->job->link != NULL && container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING && !container->job->ending) {
+        container_stop_by_agent(container, call, timeout_s);
         return;
     }
     waiter_add(&container->waiters, WAIT_STOPPED, call, container->node->loop, 0, NULL, NULL);
@@ -611,6 +618,8 @@ void container_job_adopt(struct container *container)
 
 static struct link *container_job_link(struct container *container, struct status *err)
 {
+    if (container->sandbox->handler->inside)
+        return container_inside_link(container, err);
     status_set(err, STATUS_UNIMPLEMENTED,
                "container %.13s is a job of its own (JobPer: container), and interLink can only start, watch and stop it: exec, attach, "
                "port-forward, statistics and new limits need JobPer: pod for handler %s, or Program and Relay.Listen, with which an "

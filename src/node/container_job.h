@@ -32,6 +32,10 @@ void container_job_cancel(struct container *container);
 void container_job_adopt(struct container *container);
 /* Where its job is: "job 4711 is queued: Priority"; "" when there is nothing to say. */
 const char *container_job_words(const struct container *container);
+/* The agent in the container has called in: takes the stream. */
+void container_job_attach(struct container *container, struct stream *stream, struct str early);
+/* The agent of a container of the pod that runs, for what is asked of the pod as a whole. NULL: UNAVAILABLE. */
+struct link *container_job_any_link(struct sandbox *sandbox, struct status *err);
 void container_job_free(struct container_job *job); /* NULL is fine */
 
 #endif

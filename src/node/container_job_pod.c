@@ -12,6 +12,10 @@
 #include "node/volume_plan.h"
 #include "text/json.h"
 
+/* Where the program and its token are in a container. */
+#define CONTAINER_JOB_PROGRAM_DIR "/opt/interlink-cri"
+#define CONTAINER_JOB_PROGRAM "interlink-program"
+#define CONTAINER_JOB_SECRET_DIR "/var/run/interlink"
 /* In bash, `cd` says itself what is wrong; the container then ends with 1. */
 #define CONTAINER_JOB_CD "cd \"$0\" && exec \"$@\""
 
@@ -137,7 +141,7 @@ bool container_job_check(const struct sandbox *sandbox, const Runtime__V1__Conta
         if (!container_job_check_empty_dir(sandbox, config, i, err))
             return false;
     }
-    if (config->stdin || config->tty)
+    if ((config->stdin || config->tty) && !sandbox->handler->inside)
         container_job_note(note, config->tty ? "config.tty" : "config.stdin", "a batch job has no input and no terminal");
     return container_job_check_strings(config, err) &&
            container_job_check_security(config->linux != NULL ? config->linux->security_context : NULL, note, err);
@@ -145,13 +149,12 @@ bool container_job_check(const struct sandbox *sandbox, const Runtime__V1__Conta
 
 /* ---- the pod ---- */
 
-/* `command` replaces the image's ENTRYPOINT, and then its CMD is not used; `args` replace CMD. */
-static bool container_job_command(struct arena *arena, const Runtime__V1__ContainerConfig *config,
+/* `command` replaces the image's ENTRYPOINT, and then its CMD is not used; `args` replace CMD. All of it as c->command. */
+static bool container_job_resolve(struct arena *arena, const Runtime__V1__ContainerConfig *config,
                                   const struct image_config *image, struct interlink_container *c, struct status *err)
 {
     char *const *first = config->command, *const *second = config->args;
     size_t first_count = config->n_command, second_count = config->n_args, n = 0;
-    const char *dir = *config->working_dir != '\0' ? config->working_dir : image->working_dir;
 
     if (first_count == 0) {
         first = image->entrypoint;
@@ -163,23 +166,58 @@ static bool container_job_command(struct arena *arena, const Runtime__V1__Contai
     }
     if (first_count + second_count == 0)
         return status_set(err, STATUS_INVALID_ARGUMENT, "config.command: none given, and the image has neither ENTRYPOINT nor CMD");
-    const char **argv = ARENA_ARRAY(arena, const char *, first_count + second_count + 4);
-    /* Plugins, the stock one among them, pass over workingDir. */
-    c->working_dir = dir;
-    if (*dir != '\0' && strcmp(dir, "/") != 0) {
+    const char **argv = ARENA_ARRAY(arena, const char *, first_count + second_count);
+    for (size_t i = 0; i < first_count; i++)
+        argv[n++] = arena_strdup(arena, first[i]);
+    for (size_t i = 0; i < second_count; i++)
+        argv[n++] = arena_strdup(arena, second[i]);
+    c->command = (struct interlink_strings){ argv, n };
+    c->working_dir = arena_strdup(arena, *config->working_dir != '\0' ? config->working_dir : image->working_dir);
+    return true;
+}
+
+/* Plugins, the stock one among them, pass over workingDir. The first word alone is the command: which of two lists a plugin takes
+ * for what is then no question. */
+static void container_job_command(struct arena *arena, struct interlink_container *c)
+{
+    bool moves = *c->working_dir != '\0' && strcmp(c->working_dir, "/") != 0;
+    const char **argv = ARENA_ARRAY(arena, const char *, c->command.count + 4);
+    size_t n = 0;
+
+    if (moves) {
         argv[n++] = "/bin/sh";
         argv[n++] = "-c";
         argv[n++] = CONTAINER_JOB_CD;
-        argv[n++] = dir;
+        argv[n++] = c->working_dir;
     }
-    for (size_t i = 0; i < first_count; i++)
-        argv[n++] = first[i];
-    for (size_t i = 0; i < second_count; i++)
-        argv[n++] = second[i];
-    /* All in one list: which of two lists a plugin takes for what is then no question. */
+    memcpy(argv + n, c->command.items, c->command.count * sizeof *argv);
+    n += c->command.count;
     c->command = (struct interlink_strings){ argv, 1 };
     c->args = (struct interlink_strings){ argv + 1, n - 1 };
-    return true;
+}
+
+static void container_job_set(struct interlink_container *c, const char *name, const char *value)
+{
+    c->env.items[c->env.count++] = (struct interlink_pair){ name, value };
+}
+
+/* Our agent as the command; the container's own words reach it over its connection. */
+static void container_job_agent(struct arena *arena, const struct container *container, struct interlink_container *c)
+{
+    const struct node_options *o = container->node->options;
+    const char *program = container->sandbox->handler->options->program;
+    const char **argv = ARENA_ARRAY(arena, const char *, 2);
+
+    argv[0] = arena_printf(arena, CONTAINER_JOB_PROGRAM_DIR "/%s", strrchr(program, '/') + 1);
+    argv[1] = "agent";
+    c->command = (struct interlink_strings){ argv, 1 };
+    c->args = (struct interlink_strings){ argv + 1, 1 };
+    c->env.items = ARENA_ARRAY(arena, struct interlink_pair, 5);
+    container_job_set(c, "INTERLINK_RELAY", o->relay_address);
+    container_job_set(c, "INTERLINK_RELAY_PIN", container->node->relay_pin);
+    container_job_set(c, "INTERLINK_SANDBOX", container->record->id);
+    container_job_set(c, "INTERLINK_ENGINE", "inside");
+    container_job_set(c, "INTERLINK_TOKEN_FILE", CONTAINER_JOB_SECRET_DIR "/token");
 }
 
 /* What the user wrote, or a name under which the image was pulled: its id means nothing elsewhere. */
@@ -231,8 +269,34 @@ bool container_job_fill(struct arena *arena, const struct container *container, 
         out->pod.active_deadline_seconds = record->size->walltime_seconds;
     if (image == NULL)
         return true;
+    if (container->sandbox->handler->inside) {
+        container_job_agent(arena, container, c);
+        return true;
+    }
     container_job_env(arena, record->config, c);
-    return container_job_command(arena, record->config, image, c, err);
+    if (!container_job_resolve(arena, record->config, image, c, err))
+        return false;
+    container_job_command(arena, c);
+    return true;
+}
+
+bool container_job_inside(struct arena *arena, const struct container *container, const struct image_config *image,
+                          Runtime__V1__ContainerConfig *out, struct status *err)
+{
+    const Runtime__V1__ContainerConfig *config = container->record->config;
+    struct interlink_container c = { .working_dir = "" };
+
+    if (!container_job_resolve(arena, config, image, &c, err))
+        return false;
+    *out = *config;
+    out->n_command = c.command.count;
+    out->command = (char **)(uintptr_t)c.command.items;
+    out->n_args = 0;
+    out->working_dir = (char *)(uintptr_t)c.working_dir;
+    /* What the plugin made, or what container_job_check() has spoken about. */
+    out->n_mounts = out->n_devices = out->n_cdi_devices = 0;
+    out->linux = NULL;
+    return true;
 }
 
 /* ---- volumes ---- */
@@ -459,10 +523,35 @@ static bool container_job_mount(struct container_job_volumes *v, const Interlink
     return err->code == STATUS_OK || status_prefix(err, "config.mounts[%u].host_path", (unsigned)s->mount);
 }
 
+/* The program's folder and the token, for the agent. */
+static void container_job_agent_volumes(struct container_job_volumes *v)
+{
+    const struct handler *handler = v->container->sandbox->handler;
+    const char *program = handler->options->program;
+    struct interlink_create *create = v->create;
+    struct interlink_volume *volume;
+    struct interlink_file *token = ARENA_NEW(v->arena, struct interlink_file);
+
+    container_job_volume(v, CONTAINER_JOB_PROGRAM, &volume);
+    volume->kind = INTERLINK_VOLUME_HOST_PATH;
+    volume->source = arena_strndup(v->arena, program, strrchr(program, '/') > program ? (size_t)(strrchr(program, '/') - program) : 1);
+    volume->host_path_type = "Directory";
+    v->c->mounts[v->c->mount_count++] = (struct interlink_mount){
+        .name = CONTAINER_JOB_PROGRAM, .mount_path = CONTAINER_JOB_PROGRAM_DIR, .sub_path = "", .read_only = true };
+    container_job_volume(v, SANDBOX_JOB_SECRET, &volume);
+    volume->kind = INTERLINK_VOLUME_SECRET;
+    volume->default_mode = 0400;
+    *token = (struct interlink_file){ .key = "token", .data = str_of(v->container->record->token) };
+    create->secrets[create->secret_count++] = (struct interlink_object){
+        .name = SANDBOX_JOB_SECRET, .namespace_ = create->pod.namespace_, .type = "Opaque", .files = token, .file_count = 1 };
+    v->c->mounts[v->c->mount_count++] = (struct interlink_mount){
+        .name = SANDBOX_JOB_SECRET, .mount_path = CONTAINER_JOB_SECRET_DIR, .sub_path = "", .read_only = true };
+}
+
 static bool container_job_volumes(struct container_job_volumes *v, struct status *err)
 {
     const Interlink__Agent__V1__CreateContainerRequest *sources = v->plan->request;
-    size_t n = sources->n_sources + 2;
+    size_t n = sources->n_sources + 2; /* two of the agent's */
 
     v->create->pod.volumes = ARENA_ARRAY(v->arena, struct interlink_volume, n);
     v->create->config_maps = ARENA_ARRAY(v->arena, struct interlink_object, n);
@@ -472,6 +561,8 @@ static bool container_job_volumes(struct container_job_volumes *v, struct status
     for (size_t i = 0; i < sources->n_sources; i++)
         if (!container_job_mount(v, sources->sources[i], err))
             return false;
+    if (v->container->sandbox->handler->inside)
+        container_job_agent_volumes(v);
     return true;
 }
 
@@ -502,3 +593,6 @@ bool container_job_write(const struct container *container, const struct image_c
 }
 
 #undef CONTAINER_JOB_CD
+#undef CONTAINER_JOB_PROGRAM
+#undef CONTAINER_JOB_PROGRAM_DIR
+#undef CONTAINER_JOB_SECRET_DIR

@@ -18,6 +18,9 @@ bool container_job_check(const struct sandbox *sandbox, const Runtime__V1__Conta
  * delete need it. */
 bool container_job_fill(struct arena *arena, const struct container *container, const struct image_config *image,
                         struct interlink_create *out, struct status *err);
+/* What the agent in the container is told to run; on the arena, and borrowed from the container. */
+bool container_job_inside(struct arena *arena, const struct container *container, const struct image_config *image,
+                          Runtime__V1__ContainerConfig *out, struct status *err);
 /* Worker: the whole create request as JSON, with volumes as they are at this moment. Errors name the mount. */
 bool container_job_write(const struct container *container, const struct image_config *image, struct buf *output,
                          struct status *err);

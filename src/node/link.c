@@ -13,6 +13,8 @@
 
 struct link {
     struct sandbox *sandbox;
+    const struct link_owner *owner;
+    void *arg;
     struct rpc_conn *conn; /* owned */
     bool ready, configuring;
     Interlink__Agent__V1__HelloResponse *hello; /* owned; NULL before it came */
@@ -25,7 +27,7 @@ static void link_on_broken(void *arg)
 {
     struct link *link = arg;
 
-    sandbox_on_agent_lost(link->sandbox, &link->err);
+    link->owner->on_lost(link->arg, &link->err);
 }
 
 static void link_break(struct link *link, const struct status *err, const char *what)
@@ -83,11 +85,11 @@ static void link_on_configured(void *arg, const struct status *status, const Pro
     if (status->code == STATUS_UNAVAILABLE || status->code == STATUS_DEADLINE_EXCEEDED) {
         link_break(link, status, "the pod's configuration");
     } else if (status->code != STATUS_OK) {
-        sandbox_on_agent_refused(link->sandbox, status);
+        link->owner->on_refused(link->arg, status);
     } else {
         link_subscribe(link, link->hello->last_sequence + 1);
         link->ready = true;
-        sandbox_on_agent_ready(link->sandbox, link->hello);
+        link->owner->on_ready(link->arg, link->hello);
     }
 }
 
@@ -126,10 +128,10 @@ static void link_on_close(void *arg, const struct status *err)
     struct link *link = arg;
 
     link->ready = false;
-    sandbox_on_agent_lost(link->sandbox, err);
+    link->owner->on_lost(link->arg, err);
 }
 
-struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str early)
+struct link *link_new(struct sandbox *sandbox, const struct link_owner *owner, void *arg, struct stream *stream, struct str early)
 {
     struct link *link = xcalloc(1, sizeof *link);
     struct rpc_conn_options options = {
@@ -142,6 +144,8 @@ struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str
     Interlink__Agent__V1__HelloRequest hello = INTERLINK__AGENT__V1__HELLO_REQUEST__INIT;
 
     link->sandbox = sandbox;
+    link->owner = owner;
+    link->arg = arg;
     snprintf(link->peer, sizeof link->peer, "%s", stream->peer);
     link->conn = rpc_conn_new(sandbox->node->loop, stream, &options, early);
     hello.version = (char *)(uintptr_t)sandbox->node->options->version;

@@ -8,9 +8,15 @@
 
 struct link;
 
-/* Takes the stream; says hello, configures the sandbox (once its network is up), subscribes to events; then sandbox_on_agent_ready(). When the
- * connection goes: sandbox_on_agent_lost(), after which the link is freed by its owner. */
-struct link *link_new(struct sandbox *sandbox, struct stream *stream, struct str early);
+/* Whose agent it is. */
+struct link_owner {
+    void (*on_ready)(void *arg, const Interlink__Agent__V1__HelloResponse *hello);
+    void (*on_refused)(void *arg, const struct status *err); /* the agent will not be this pod's */
+    void (*on_lost)(void *arg, const struct status *err);    /* the connection has gone; the owner frees the link */
+};
+
+/* Takes the stream; says hello, configures the sandbox (once its network is up), subscribes to events; then on_ready. */
+struct link *link_new(struct sandbox *sandbox, const struct link_owner *owner, void *arg, struct stream *stream, struct str early);
 struct rpc_conn *link_conn(struct link *link);
 bool link_ready(const struct link *link);
 /* The network that the agent is in: a descriptor of its namespace, for the caller to close, when serve can see it; else -1. */

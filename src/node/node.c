@@ -15,6 +15,7 @@
 #include "kube/kube.h"
 #include "node/cni.h"
 #include "node/container.h"
+#include "node/container_job.h"
 #include "node/events.h"
 #include "node/counters.h"
 #include "node/operator.h"
@@ -107,32 +108,46 @@ struct container *node_container(struct node *node, const char *id, struct statu
 
 /* ---- agents calling in ---- */
 
-static bool node_authorise(void *arg, const char *sandbox_id, const char *token, struct status *err)
+static bool node_check_token(const char *token, const char *wanted, struct status *err)
+{
+    return (*wanted != '\0' && bytes_equal_constant_time(token, strlen(token), wanted, strlen(wanted))) ||
+           status_set(err, STATUS_UNAUTHENTICATED, "the token is not this pod's");
+}
+
+/* An agent is a pod's, or that of a container which is a job of its own. */
+static bool node_authorise(void *arg, const char *id, const char *token, struct status *err)
 {
     struct node *node = arg;
-    const struct sandbox *sandbox = strmap_get(&node->sandboxes, sandbox_id);
+    const struct sandbox *sandbox = strmap_get(&node->sandboxes, id);
+    const struct container *container = strmap_get(&node->containers, id);
 
     /* To be told that there is no such pod would be its end. */
-    if (strmap_get(&node->left_alone, sandbox_id) != NULL)
+    if (strmap_get(&node->left_alone, id) != NULL || (sandbox == NULL && container == NULL && node->left_alone.count > 0))
         return status_set(err, STATUS_UNAVAILABLE, "the pod's handler is not configured at present");
+    if (container != NULL)
+        return node_check_token(token, container->record->token, err) &&
+               (container_job_held(container) || status_set(err, STATUS_FAILED_PRECONDITION, "the container has been stopped"));
     if (sandbox == NULL)
         return status_set(err, STATUS_NOT_FOUND, "there is no such pod");
-    if (!bytes_equal_constant_time(token, strlen(token), sandbox->record->token, strlen(sandbox->record->token)))
-        return status_set(err, STATUS_UNAUTHENTICATED, "the token is not this pod's");
+    if (!node_check_token(token, sandbox->record->token, err))
+        return false;
     if (sandbox->stopping || sandbox->record->phase == INTERLINK__STATE__V1__SANDBOX_PHASE__NOTREADY)
         return status_set(err, STATUS_FAILED_PRECONDITION, "the pod has been stopped");
     return true;
 }
 
-static void node_on_agent(void *arg, const char *sandbox_id, struct stream *stream, struct str early)
+static void node_on_agent(void *arg, const char *id, struct stream *stream, struct str early)
 {
     struct node *node = arg;
-    struct sandbox *sandbox = strmap_get(&node->sandboxes, sandbox_id);
+    struct sandbox *sandbox = strmap_get(&node->sandboxes, id);
+    struct container *container = strmap_get(&node->containers, id);
 
-    if (sandbox == NULL)
-        stream_free(stream);
-    else
+    if (container != NULL)
+        container_job_attach(container, stream, early);
+    else if (sandbox != NULL)
         sandbox_attach(sandbox, stream, early);
+    else
+        stream_free(stream);
 }
 
 /* Before any job is made: it carries the pin. */
@@ -175,6 +190,7 @@ static bool node_start_handler(struct node *node, struct handler *handler, const
     handler->options = o;
     handler->local = *o->url == '\0';
     handler->per_container = strcmp(o->job_per, "container") == 0;
+    handler->inside = handler->per_container && *o->program != '\0' && *node->options->relay_listen != '\0';
     handler->target = interlink_target_new(node->loop, &(struct interlink_target_options){
                                                            .name = o->name,
                                                            .url = handler->local ? plugin_url : o->url,

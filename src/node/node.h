@@ -139,6 +139,7 @@ struct handler {
     struct interlink_target *target; /* owned */
     bool local;                      /* jobs run on this machine */
     bool per_container;              /* each container is a job of its own (container_job.h) */
+    bool inside;                     /* and an agent runs its command there */
     uint64_t agent_connections;      /* made so far */
     uint64_t agent_received, agent_sent; /* bytes, of connections that have ended */
     struct prometheus_histogram queue_wait; /* counters.c's */

@@ -3,6 +3,7 @@
 
 #include "node/call_in.h"
 #include "node/container.h"
+#include "node/container_job.h"
 #include "node/container_job_pod.h"
 #include "node/link.h"
 #include "node/counters.h"
@@ -428,6 +429,8 @@ void sandbox_expire(struct sandbox *sandbox)
 
 /* ---- the agent's side ---- */
 
+static const struct link_owner sandbox_link_owner = { sandbox_on_agent_ready, sandbox_on_agent_refused, sandbox_on_agent_lost };
+
 void sandbox_attach(struct sandbox *sandbox, struct stream *stream, struct str early)
 {
     struct status err = STATUS_INIT;
@@ -437,7 +440,7 @@ void sandbox_attach(struct sandbox *sandbox, struct stream *stream, struct str e
         sandbox_on_agent_lost(sandbox, &err);
     }
     call_in_came(sandbox, stream);
-    sandbox->link = link_new(sandbox, stream, early);
+    sandbox->link = link_new(sandbox, &sandbox_link_owner, sandbox, stream, early);
     sandbox->handler->agent_connections++;
 }
 
@@ -452,6 +455,8 @@ struct link *sandbox_link(struct sandbox *sandbox, struct status *err)
 {
     if (!sandbox_check_ready(sandbox, err))
         return NULL;
+    if (sandbox->handler->inside)
+        return container_job_any_link(sandbox, err);
     if (sandbox->handler->per_container) {
         status_set(err, STATUS_UNIMPLEMENTED,
                    "sandbox %.13s has no agent: each of its containers is a job of its own (JobPer: container); port-forward and "
@@ -467,8 +472,10 @@ struct link *sandbox_link(struct sandbox *sandbox, struct status *err)
     return sandbox->link;
 }
 
-void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello)
+void sandbox_on_agent_ready(void *arg, const Interlink__Agent__V1__HelloResponse *hello)
 {
+    struct sandbox *sandbox = arg;
+
     sandbox_reconcile(sandbox, hello);
     sandbox_learn_job(sandbox, hello->job_id, hello->job_nodes);
     for (LIST_EACH(struct container, c, &sandbox->containers, link))
@@ -483,14 +490,17 @@ void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1_
     sandbox_become_ready(sandbox);
 }
 
-void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err)
+void sandbox_on_agent_refused(void *arg, const struct status *err)
 {
+    struct sandbox *sandbox = arg;
+
     log_warn("pod %.13s: the agent refuses it: %s", sandbox->record->id, err->message);
     sandbox_give_up(sandbox, err, true);
 }
 
-void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err)
+void sandbox_on_agent_lost(void *arg, const struct status *err)
 {
+    struct sandbox *sandbox = arg;
     struct link *link = sandbox->link;
 
     for (LIST_EACH(struct container, c, &sandbox->containers, link))

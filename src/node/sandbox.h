@@ -80,11 +80,11 @@ bool sandbox_check_ready(const struct sandbox *sandbox, struct status *err);
 /* Once READY and connected; else err UNAVAILABLE or FAILED_PRECONDITION says what is missing. */
 struct link *sandbox_link(struct sandbox *sandbox, struct status *err);
 
-/* From the link. */
-void sandbox_on_agent_ready(struct sandbox *sandbox, const Interlink__Agent__V1__HelloResponse *hello);
+/* From the link, as its owner. */
+void sandbox_on_agent_ready(void *sandbox, const Interlink__Agent__V1__HelloResponse *hello);
 /* The agent is there and cannot be this pod: it has no engine, or a setting that it cannot honour. */
-void sandbox_on_agent_refused(struct sandbox *sandbox, const struct status *err);
-void sandbox_on_agent_lost(struct sandbox *sandbox, const struct status *err);
+void sandbox_on_agent_refused(void *sandbox, const struct status *err);
+void sandbox_on_agent_lost(void *sandbox, const struct status *err);
 
 /* From a container that was a job of its own (container_job.h): the site has it no more, or cannot let go of it at present. */
 void sandbox_on_container_job_gone(struct sandbox *sandbox);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plugin that runs a pod's container as the stock Slurm plugin's batch script does, but as a plain process on this machine, without
 its image: the script's own words in job.out, both streams in run-NAME.out, bash's `time` at the end, an exit code in a file."""
+import base64
 import contextlib
 import datetime
 import http.server
@@ -37,13 +38,39 @@ class Job:
         meta = self.pod["metadata"]
         self.say(f"This pod {meta['name']}/{meta['uid']} has been submitted to SLURM node n1.",
                  "To get more info, please run: scontrol show job 12.")
-        env = {"PATH": os.environ["PATH"], **environment, **{e["name"]: e["value"] for e in self.container.get("env") or []}}
+        places = self.place_mounts()
+
+        def there(text):
+            for path in sorted(places, key=len, reverse=True):
+                text = text.replace(path, places[path])
+            return text
+
+        command = [there(word) for word in self.container["command"] + self.container.get("args", [])]
+        env = {"PATH": os.environ["PATH"], **environment, **{e["name"]: there(e["value"]) for e in self.container.get("env") or []}}
         with self.out.open("ab") as out:
-            self.process = subprocess.Popen(self.container["command"] + self.container.get("args", []), stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
                                             stdout=out, stderr=subprocess.STDOUT, env=env, cwd=self.dir, start_new_session=True)
         self.say(f"{self.date()} Running in background {self.name} pid {self.process.pid}...",
                  f"{self.date()} Waiting for container {self.name} pid {self.process.pid}...")
         threading.Thread(target=self.wait, daemon=True).start()
+
+    def place_mounts(self):
+        """Nothing is mounted: where each mount's files are instead."""
+        places = {}
+        volumes = {v["name"]: v for v in self.pod["spec"].get("volumes") or []}
+        for mount in self.container.get("volumeMounts") or []:
+            volume = volumes[mount["name"]]
+            if "hostPath" in volume:
+                places[mount["mountPath"]] = volume["hostPath"]["path"]
+            elif "secret" in volume:
+                folder = self.dir / "secrets" / mount["name"]
+                folder.mkdir(parents=True)
+                secret = next(s for s in self.request["container"][0]["secrets"] if s["metadata"]["name"] == mount["name"])
+                for name, data in secret["data"].items():
+                    (folder / name).write_bytes(base64.b64decode(data))
+                    (folder / name).chmod(volume["secret"]["defaultMode"])
+                places[mount["mountPath"]] = str(folder)
+        return places
 
     @staticmethod
     def date():

@@ -6,11 +6,13 @@ import sys
 import tempfile
 import time
 
+import grpc
 import pytest
+import streams
 from cri import container_config, pb, pod_config, refused
 from kubelet_dir import Kubelet
 from process_site import ProcessSite
-from serving import TOP, Pod, Serve
+from serving import BINARY, TOP, Pod, Serve, free_port
 
 sys.path.insert(0, str(TOP / "test" / "e2e" / "interlink"))
 from kit import ApiServer  # noqa: E402 - the path must be known first
@@ -21,17 +23,25 @@ PATIENCE = 30
 
 @pytest.fixture(scope="module")
 def serve(images):
+    """Handler `site` has no agent anywhere; with `inside` one runs each container's command."""
     root = tempfile.mkdtemp(prefix="icri-", dir="/tmp")
     os.chmod(root, 0o755)
     site = ProcessSite(f"{root}/jobs")
     server = Serve(root, config=f"""
 SharedPaths: [{root}/shared]
 QueueHold: 1s
+Relay:
+  Listen: 127.0.0.1:{free_port()}
 Handlers:
   - Name: site
     Target: unix://{root}/api.sock
     JobPer: container
+  - Name: inside
+    Target: unix://{root}/api.sock
+    JobPer: container
+    Program: {BINARY}
 """)
+    site.environment.update({name: server.env[name] for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS")})
     server.kind = "root"
     server.site = site
     server.api = ApiServer(root, "--plugin", site.url)
@@ -246,3 +256,44 @@ def test_the_site_says_no(serve, cri):
     cri.runtime.StartContainer(pb.StartContainerRequest(container_id=container))
     cri.runtime.StopContainer(pb.StopContainerRequest(container_id=container, timeout=0))
     assert state(cri, container) == "EXITED"
+
+
+def test_inside(serve, cri):
+    """An agent as the container's command, wherever the site has made the container: then nothing is missing."""
+    pod = Pod(serve, cri, "inside", handler="inside")
+    container = pod.run("sh", "-c", f"echo $A; pwd; trap 'echo bye; exit 4' TERM; {COUNTING}", name="in", env={"A": "x y'\"$z"},
+                        working_dir="/tmp")
+    request = create_of(serve, "in")
+    sent = request["pod"]["spec"]["containers"][0]
+    record = str(request["pod"])
+    assert sent["args"] == ["agent"] and "x y" not in record, "what kubelet gives the container travels by the connection"
+    token = base64.b64decode(request["container"][0]["secrets"][0]["data"]["token"]).decode()
+    assert len(token) == 64 and token not in record
+    assert cri.exec_sync(container, "sh", "-c", "echo $A; exit 3").exit_code == 3
+    assert cri.exec_sync(container, "sh", "-c", "echo $A$INTERLINK_RELAY$INTERLINK_TOKEN_FILE").stdout == b"x y'\"$z\n"
+    with streams.run(cri, container, "sh", "-c", "read x; echo got $x; exit 5", stdin=True) as s:
+        s.write(b"it\n")
+        assert s.finish() == (b"got it\n", b"", 5)
+    assert cri.runtime.ContainerStats(pb.ContainerStatsRequest(container_id=container)).stats.attributes.id == container
+    serve.kill()
+    serve.start()
+    wait(lambda: exec_works(cri, container), "the agent calls again")
+    cri.runtime.StopContainer(pb.StopContainerRequest(container_id=container, timeout=10))
+    assert cri.status(container).exit_code == 4
+    lines = pod.output(container)[0].decode().splitlines()
+    assert lines[:2] == ["x y'\"$z", "/tmp"] and lines[-1] == "bye"
+    assert lines[2:-1] == [f"line {i}" for i in range(1, len(lines) - 2)]
+    wait(lambda: not serve.site.jobs, "the job's end")
+
+    missing = pod.create("/no/such/program", name="missing")
+    with refused("NOT_FOUND", "/no/such/program"):
+        cri.runtime.StartContainer(pb.StartContainerRequest(container_id=missing))
+    quick = pod.run("sh", "-c", "echo quick; exit 6", name="quick")
+    assert exited(cri, quick).exit_code == 6 and pod.output(quick)[0] == b"quick\n"
+
+
+def exec_works(cri, container):
+    try:
+        return cri.exec_sync(container, "true").exit_code == 0
+    except grpc.RpcError:
+        return False
