@@ -2,6 +2,7 @@
 #include "agent/probe.h"
 
 #include "agent/agent.h"
+#include "agent/apptainer.h"
 #include "agent/machine.h"
 #include "agent/scratch.h"
 #include "http/proxy.h"
@@ -25,6 +26,8 @@
 #define PROBE_DIAL_MS 8000
 /* Less than this holds no image. */
 #define PROBE_SCRATCH_MIN (2ull << 30)
+/* At most, for the way from the node into a job that runs. */
+#define PROBE_LINGER_SECONDS 120
 /* A site has a handful. */
 #define PROBE_SHARED_MAX 64
 
@@ -93,60 +96,16 @@ static bool probe_output(const char *const *argv, struct buf *out)
     return pid > 0 && WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
 }
 
-/* Where PATH leads; NULL: nowhere. On the arena. */
-static const char *probe_in_path(struct arena *arena, const char *name)
-{
-    const char *path = getenv("PATH");
-
-    for (const char *p = path != NULL ? path : ""; *p != '\0'; p += strspn(p, ":")) {
-        size_t n = strcspn(p, ":");
-        const char *candidate = arena_printf(arena, "%.*s/%s", (int)n, p, name);
-        if (access(candidate, X_OK) == 0)
-            return candidate;
-        p += n;
-    }
-    return NULL;
-}
-
-/* Its program with the set-user-ID bit, which mounts images where user namespaces are off. */
-static bool probe_setuid(struct arena *arena, const char *program, const char *name)
-{
-    char *real = realpath(program, NULL);
-    struct stat st;
-    bool found = false;
-
-    if (real == NULL)
-        return false;
-    char *bin = strstr(real, "/bin/");
-    if (bin != NULL)
-        *bin = '\0';
-    for (const char *const *libexec = (const char *const[]){ "libexec", "lib", NULL }; *libexec != NULL; libexec++) {
-        const char *path = arena_printf(arena, "%s/%s/%s/bin/starter-suid", real, *libexec, name);
-        found = found || (stat(path, &st) == 0 && (st.st_mode & S_ISUID) != 0 && st.st_uid == 0);
-    }
-    free(real);
-    return found;
-}
-
 static void probe_apptainer(struct probe *p)
 {
-    static const char *const names[] = { "apptainer", "singularity" };
+    struct apptainer found;
+    struct status err = STATUS_INIT;
 
-    for (size_t i = 0; i < COUNT_OF(names); i++) {
-        const char *program = probe_in_path(&p->arena, names[i]);
-        cleanup_buf struct buf version = BUF_INIT;
-        if (program == NULL)
-            continue;
-        if (!probe_output((const char *const[]){ program, "--version", NULL }, &version)) {
-            probe_say(p, FINDING_WARN, "apptainer", "ask the site, or load its module in the plugin's Setup", "%s does not tell its version",
-                      program);
-            return;
-        }
-        probe_say(p, FINDING_OK, "apptainer", "", "%.*s (%s, %s)", (int)strcspn(buf_cstr(&version), "\n"), buf_cstr(&version), program,
-                  probe_setuid(&p->arena, program, names[i]) ? "setuid" : "without setuid");
-        return;
-    }
-    probe_say(p, FINDING_OK, "apptainer", "", "there is none in the job's PATH");
+    if (apptainer_find(getenv("INTERLINK_APPTAINER"), &found, &err))
+        probe_say(p, FINDING_OK, "apptainer", "", "%s (%s, %s)", found.version, found.path, found.setuid ? "setuid" : "without setuid");
+    else
+        probe_say(p, err.code == STATUS_NOT_FOUND ? FINDING_OK : FINDING_WARN, "apptainer",
+                  err.code == STATUS_NOT_FOUND ? "" : "ask the site, or load its module in the plugin's Setup", "%s", err.message);
 }
 
 /* Asked of an agent as it would start here. */
@@ -290,10 +249,14 @@ static const char *probe_proxy_of(struct probe *p, const char *host)
 static void probe_ways(struct probe *p, struct loop *loop, const char *address, const char *pin)
 {
     struct probe_dialled direct = probe_dial(loop, address, pin, ""), by = { .text = "" };
+    struct address parsed = { .host = "" };
+    struct status err = STATUS_INIT;
 
+    p->proxy = address_parse(address, &parsed, &err) ? probe_proxy_of(p, parsed.host) : "";
     if (*p->proxy != '\0')
         by = probe_dial(loop, address, pin, NULL);
-    p->relay = by.reached ? "proxy" : direct.reached ? "direct" : "none";
+    if (strcmp(p->relay, "none") == 0) /* the first of several addresses that leads there */
+        p->relay = by.reached ? "proxy" : direct.reached ? "direct" : "none";
     bool any = direct.reached || by.reached;
     probe_say(p, direct.reached ? FINDING_OK : any ? FINDING_WARN : FINDING_FAIL, "relay direct",
               any ? "" : "let compute nodes connect to it, or export https_proxy in the plugin's Setup", "%s %s", address,
@@ -306,24 +269,43 @@ static void probe_ways(struct probe *p, struct loop *loop, const char *address, 
                   "%s through %s: %s", address, p->proxy, by.reached ? "answers" : by.text);
 }
 
+/* Agents try one address after the other. */
+static void probe_addresses(struct probe *p, struct loop *loop, const char *addresses, const char *pin)
+{
+    for (const char *at = addresses; *at != '\0'; at += strspn(at, ", ")) {
+        size_t n = strcspn(at, ", ");
+        const char *one = arena_strndup(&p->arena, at, n);
+        if (*one != '/' && strncmp(one, "unix:", 5) != 0)
+            probe_ways(p, loop, one, pin);
+        at += n;
+    }
+}
+
 static void probe_relay(struct probe *p)
 {
-    const char *address = getenv("INTERLINK_RELAY"), *pin = getenv("INTERLINK_RELAY_PIN");
-    struct address parsed;
+    const char *addresses = getenv("INTERLINK_RELAY"), *pin = getenv("INTERLINK_RELAY_PIN");
     struct status err = STATUS_INIT;
-    bool given = address != NULL && *address != '\0' && address_parse(address, &parsed, &err) && !parsed.is_unix;
 
-    p->proxy = probe_proxy_of(p, given ? parsed.host : "relay.invalid");
+    p->proxy = probe_proxy_of(p, "relay.invalid");
     probe_say(p, FINDING_OK, "proxy", "", "%s%s", *p->proxy != '\0' ? "the job's environment names " : "none in the job's environment",
               p->proxy);
-    if (!given)
+    if (addresses == NULL || *addresses == '\0')
         return;
     struct loop *loop = loop_new(&err);
     if (loop != NULL && child_reaper_start(loop, NULL, NULL, &err))
-        probe_ways(p, loop, address, pin);
+        probe_addresses(p, loop, addresses, pin);
     else
         probe_say(p, FINDING_WARN, "relay direct", "", "not tried: %s", err.message);
     loop_free(loop);
+}
+
+/* Who asked may want to come here while the job runs; it is deleted then. */
+static void probe_linger(const struct probe *p)
+{
+    int64_t seconds = json_i64(json_member(p->request, "linger"), 0);
+
+    for (int64_t i = 0; i < seconds && i < PROBE_LINGER_SECONDS; i++)
+        sleep(1);
 }
 
 /* ---- the report ---- */
@@ -388,6 +370,7 @@ int probe_main(void)
     bool ok = write_all(STDOUT_FILENO, p.out.p, p.out.n, &err);
     if (!ok)
         log_error("%s", err.message);
+    probe_linger(&p);
     buf_free(&p.out);
     arena_free(&p.arena);
     return ok ? AGENT_EXIT_OK : AGENT_EXIT_MACHINE;
@@ -398,4 +381,5 @@ int probe_main(void)
 #undef PROBE_DIAL_MS
 #undef PROBE_SCRATCH_MIN
 #undef PROBE_SHARED_MAX
+#undef PROBE_LINGER_SECONDS
 #undef probe_say

@@ -3,7 +3,7 @@
  * that `interlink-cri doctor --site` reads out of the job's log.
  *
  * What to look at comes in INTERLINK_RELAY, INTERLINK_RELAY_PIN and INTERLINK_ENGINE as for an agent, and in INTERLINK_PROBE:
- *   {"nonce": "0123abcd", "shared": ["/home", ...], "scratch": ["/local", ...]}
+ *   {"nonce": "0123abcd", "shared": ["/home", ...], "scratch": ["/local", ...], "linger": 60}
  * The report is PROBE_MARK and behind it, on the same line:
  *   {"version": "1.2", "host": "n1", "uid": 1000, "timeNs": 1, "findings": [{"what", "result", "found", "mend"}...],
  *    "facts": {"engine", "scratch", "relay": "direct"|"proxy"|"none", "proxy": "host:port", "shared": ["/home"...]}} */

@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/site.h"
 
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
 #include "agent/probe.h"
 #include "interlink/slurm_flags.h"
+#include "io/child.h"
+#include "io/file.h"
+#include "node/call_in.h"
 #include "text/json.h"
 
 /* The log is read this often: the report is its one line that counts. */
@@ -12,6 +19,9 @@
 #define SITE_CANCEL_MS 60000
 /* The job's own limit, should nobody delete it. The probe takes some seconds. */
 #define SITE_WALLTIME_SECONDS 300
+/* For the command that leads into a job (`join` waits some seconds for an agent), and how long the job stays for that. */
+#define SITE_DIAL_MS 30000
+#define SITE_LINGER_SECONDS 60
 
 struct site_job {
     struct site *site;
@@ -145,6 +155,10 @@ static const char *site_job_request(struct site *site)
         if (site->folders[i].asked)
             json_write_string(&w, site->folders[i].path);
     json_write_end(&w);
+    if (site->handler != NULL && site->handler->dial != NULL) {
+        json_write_key(&w, "linger");
+        json_write_i64(&w, SITE_LINGER_SECONDS);
+    }
     json_write_end(&w);
     return arena_strdup(&site->arena, buf_cstr(&text));
 }
@@ -212,6 +226,80 @@ static void site_job_delete(struct site_job *j)
         site_say(j->site, "this node", FINDING_OK, "job deleted", "", "nothing of job %s is left", *jid != '\0' ? jid : j->name);
 }
 
+/* ---- the way from this node into the job ---- */
+
+struct site_dial {
+    struct site *site;
+    struct child child;
+    struct buf said;
+    bool exited;
+    int wait_status;
+};
+
+static void site_dial_on_exit(void *arg, int wait_status)
+{
+    struct site_dial *d = arg;
+
+    d->exited = true;
+    d->wait_status = wait_status;
+}
+
+/* What it says is small: it fits the pipe. */
+static void site_dial_read(struct site_dial *d, int fd)
+{
+    ssize_t n = read(fd, buf_reserve(&d->said, 4096), 4096);
+
+    d->said.n += n > 0 ? (size_t)n : 0;
+    while (d->said.n > 0 && d->said.p[d->said.n - 1] == '\n')
+        d->said.n--;
+}
+
+static bool site_dial_run(struct site_dial *d, const char *const *argv, struct status *err)
+{
+    int64_t until = clock_mono_ms() + SITE_DIAL_MS;
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return status_errno(err, "no pipe");
+    fd_set_nonblocking(ends[0], true);
+    bool ok = child_spawn(d->site->loop, &d->child, &(struct child_options){ .argv = argv, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = ends[1],
+                                                                             .new_session = true, .die_with_parent = true }, site_dial_on_exit, d, err);
+    close(ends[1]);
+    while (ok && !d->exited && !d->site->interrupted && clock_mono_ms() < until)
+        loop_turn(d->site->loop, (int)(until - clock_mono_ms()));
+    if (ok && !d->exited) {
+        kill(-d->child.pid, SIGKILL);
+        child_forget(&d->child);
+    }
+    site_dial_read(d, ends[0]);
+    close(ends[0]);
+    return ok;
+}
+
+/* The command leads to `join`, which knows no pod of this name: when it says so, the way is there. */
+static void site_job_dial(struct site_job *j)
+{
+    static const char mend[] = "see docs/reach.md: the command has to run `interlink-cri join` beside the agent, without asking anything";
+    struct site *site = j->site;
+    struct site_dial d = { .site = site };
+    struct status err = STATUS_INIT;
+    const struct interlink_job_state *state = interlink_job_state(j->job);
+    const struct call_in_places places = { site->nonce, j->uid, state->jid, state->nodes };
+    const char *const *dial = site->handler != NULL ? site->handler->dial : NULL;
+
+    if (dial == NULL || site->report == NULL)
+        return;
+    const char *const *argv = call_in_fill(&site->arena, dial, &places, &err);
+    if (argv == NULL || !site_dial_run(&d, argv, &err))
+        site_say(site, "this node", FINDING_FAIL, "dial", mend, "%s: %s", dial[0], err.message);
+    else if (strstr(buf_cstr(&d.said), "interlink-cri join:") != NULL)
+        site_say(site, "this node", FINDING_OK, "dial", "", "%s leads to `interlink-cri join` on the compute node", dial[0]);
+    else
+        site_say(site, "this node", FINDING_FAIL, "dial", mend, "%s %s: %.300s", dial[0], d.exited ? "ended" : "did not end in time",
+                 d.said.n > 0 ? buf_cstr(&d.said) : "nothing was said");
+    buf_free(&d.said);
+}
+
 /* ---- what it told ---- */
 
 /* When the report was written lies between two moments of ours; outside of them the clocks differ. */
@@ -273,6 +361,7 @@ void site_run_job(struct site *site, const struct interlink_target_options *targ
     interlink_job_submit(j.job);
     while (site->report == NULL && !j.rejected && !j.log_after_end && !site->interrupted && clock_mono_ms() < until)
         loop_turn(site->loop, (int)(until - clock_mono_ms()));
+    site_job_dial(&j);
     site_job_tell(&j);
     site_job_delete(&j);
     interlink_job_free(j.job);
@@ -284,3 +373,5 @@ void site_run_job(struct site *site, const struct interlink_target_options *targ
 #undef SITE_LOG_MAX
 #undef SITE_CANCEL_MS
 #undef SITE_WALLTIME_SECONDS
+#undef SITE_DIAL_MS
+#undef SITE_LINGER_SECONDS

@@ -149,17 +149,16 @@ static bool call_in_plain(const char *value)
     return *value != '\0' && *value != '-' && value[strspn(value, plain)] == '\0';
 }
 
-static bool call_in_value(const struct sandbox *sandbox, const char *place, char out[CALL_IN_WORDS_MAX], struct status *err)
+static bool call_in_value(const struct call_in_places *p, const char *place, char out[CALL_IN_WORDS_MAX], struct status *err)
 {
-    const Interlink__State__V1__Sandbox *record = sandbox->record;
-    const char *value = strcmp(place, "{pod}") == 0   ? record->id
-                        : strcmp(place, "{uid}") == 0 ? record->job_uid
-                        : strcmp(place, "{jid}") == 0 ? record->job_id
-                                                      : record->job_nodes;
+    const char *value = strcmp(place, "{pod}") == 0   ? p->pod
+                        : strcmp(place, "{uid}") == 0 ? p->uid
+                        : strcmp(place, "{jid}") == 0 ? p->jid
+                                                      : p->nodes;
 
     if (*value == '\0')
         return status_set(err, STATUS_UNAVAILABLE, "the site has not said yet what %s is", place);
-    if (value == record->job_nodes ? !call_in_first_node(value, out, CALL_IN_WORDS_MAX)
+    if (value == p->nodes ? !call_in_first_node(value, out, CALL_IN_WORDS_MAX)
                                    : snprintf(out, CALL_IN_WORDS_MAX, "%s", value) >= CALL_IN_WORDS_MAX)
         return status_set(err, STATUS_FAILED_PRECONDITION, "%s cannot be told from \"%.100s\"", place, value);
     return call_in_plain(out) ||
@@ -167,7 +166,7 @@ static bool call_in_value(const struct sandbox *sandbox, const char *place, char
                       out);
 }
 
-static bool call_in_word(struct arena *arena, const struct sandbox *sandbox, const char *word, const char **out, struct status *err)
+static bool call_in_word(struct arena *arena, const struct call_in_places *places, const char *word, const char **out, struct status *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
     char value[CALL_IN_WORDS_MAX];
@@ -180,7 +179,7 @@ static bool call_in_word(struct arena *arena, const struct sandbox *sandbox, con
             buf_append_byte(&text, (uint8_t)*word++);
             continue;
         }
-        if (!call_in_value(sandbox, node_dial_places[i], value, err))
+        if (!call_in_value(places, node_dial_places[i], value, err))
             return false;
         buf_append_str(&text, value);
         word += strlen(node_dial_places[i]);
@@ -189,18 +188,25 @@ static bool call_in_word(struct arena *arena, const struct sandbox *sandbox, con
     return true;
 }
 
-static const char *const *call_in_command(struct arena *arena, const struct sandbox *sandbox, struct status *err)
+const char *const *call_in_fill(struct arena *arena, const char *const *dial, const struct call_in_places *places, struct status *err)
 {
-    const char *const *dial = sandbox->handler->options->dial;
     size_t n = 0;
 
     while (dial[n] != NULL)
         n++;
     const char **argv = ARENA_ARRAY(arena, const char *, n + 1);
     for (size_t i = 0; i < n; i++)
-        if (!call_in_word(arena, sandbox, dial[i], &argv[i], err))
+        if (!call_in_word(arena, places, dial[i], &argv[i], err))
             return NULL;
     return argv;
+}
+
+static const char *const *call_in_command(struct arena *arena, const struct sandbox *sandbox, struct status *err)
+{
+    const Interlink__State__V1__Sandbox *record = sandbox->record;
+    const struct call_in_places places = { record->id, record->job_uid, record->job_id, record->job_nodes };
+
+    return call_in_fill(arena, sandbox->handler->options->dial, &places, err);
 }
 
 static void call_in_close_errors(struct call_in *c)

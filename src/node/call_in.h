@@ -27,6 +27,14 @@ void call_in_expect(struct sandbox *sandbox);
 void call_in_came(struct sandbox *sandbox, const struct stream *stream);
 void call_in_free(struct sandbox *sandbox);
 
+/* What is filled in in a handler's Dial. */
+struct call_in_places {
+    const char *pod, *uid, *jid, *nodes; /* nodes: a host list; "" what is not known */
+};
+/* The command's words, NULL-terminated, on the arena. UNAVAILABLE when something is not known yet; FAILED_PRECONDITION when it could
+ * mean something to a shell. */
+const char *const *call_in_fill(struct arena *arena, const char *const *dial, const struct call_in_places *places, struct status *err);
+
 /* "n[1-3,7],m2" -> "n1": the first name of a host list in Slurm's notation; false when it does not fit or is malformed. */
 bool call_in_first_node(const char *nodes, char *out, size_t n);
 

@@ -85,6 +85,27 @@ def test_a_site_behind_a_handler(root):
     nothing_left(root)
 
 
+def test_the_way_into_the_job(root):
+    """Dial, to the same machine here; and one that leads nowhere."""
+    plugin = kit.Plugin(root, kit.PROGRAM)
+    plugin.start()
+    try:
+        for dial, result, words in ((f"[{kit.PROGRAM}, join, '{{pod}}']", "ok", "leads to `interlink-cri join`"),
+                                    ("[sh, -c, 'echo no route to {jid} >&2; exit 255']", "fail", "sh ended: no route to local-"),
+                                    (f"[{root}/none]", "fail", "No such file"), ("[ssh, '{node}']", "fail", "has not said yet what {node} is")):
+            command(root)
+            config = (root / "config.yaml").read_text().replace("SharedPaths:", f"Dial: {dial}, SharedPaths:")
+            words_of = command(root, "-o", "json")
+            (root / "config.yaml").write_text(config)
+            done = subprocess.run(words_of, env=environment(root), capture_output=True, text=True, timeout=120, check=False)
+            things = found(json.loads(done.stdout))
+            assert things["dial"][0] == result and words in things["dial"][1], things["dial"]
+            assert things["job"][0] == things["job deleted"][0] == "ok"
+    finally:
+        plugin.close()
+    nothing_left(root)
+
+
 def test_a_site_by_its_plugins_configuration(root):
     status, text, _ = site(root, *plugin_file(root))
     lines = {line[6:].split("  ")[0].strip() for line in text.splitlines() if line[:4].strip() in ("ok", "warn", "FAIL")}
