@@ -155,16 +155,21 @@ def machine(cluster):
     cluster.run("kubelet.sh", "stop")  # one on a machine has port 10250
     env = dict(cluster.env)
     cluster.env["K8S_CGROUP"] = f"/{cluster.netns}-edge"
-    cluster.run("cgroup.sh", "up")
-    made = Machine(cluster, built.stdout.split()[-1])
-    yield made
-    left = made.close()
-    cluster.run("cgroup.sh", "down")
-    cluster.env = env
-    cluster.run("kubelet.sh", "start", str(cluster.socket))
-    cluster.kubectl("delete", "--ignore-not-found", "-f", str(TOP / "deploy" / "runtime-classes.yaml"))
-    cluster.kubectl("delete", "--ignore-not-found", "-f", str(TOP / "deploy" / "capacity-policy.yaml"))
-    cluster.kubectl("wait", "--for=condition=Ready", "node/node1", "--timeout=60s")
+    left = None
+    try:
+        cluster.run("cgroup.sh", "up")
+        made = Machine(cluster, built.stdout.split()[-1])
+        try:
+            yield made
+        finally:
+            left = made.close()
+    finally:
+        cluster.run("cgroup.sh", "down")
+        cluster.env = env
+        cluster.run("kubelet.sh", "start", str(cluster.socket))
+        cluster.kubectl("delete", "--ignore-not-found", "-f", str(TOP / "deploy" / "runtime-classes.yaml"))
+        cluster.kubectl("delete", "--ignore-not-found", "-f", str(TOP / "deploy" / "capacity-policy.yaml"))
+        cluster.kubectl("wait", "--for=condition=Ready", "node/node1", "--timeout=60s")
     assert not left, left
 
 
