@@ -234,11 +234,12 @@ void doctor_check_relay(struct doctor *d)
     if (!d->configured)
         return;
     for (size_t i = 0; i < d->config.node.handler_count; i++)
-        needed = needed || str_starts(d->config.node.handlers[i].url, "http");
+        needed = needed || (str_starts(d->config.node.handlers[i].url, "http") && d->config.node.handlers[i].dial == NULL &&
+                            strcmp(d->config.node.handlers[i].job_per, "container") != 0);
     if (*d->config.node.relay_listen != '\0')
         doctor_say(d, FINDING_OK, "relay", "", "agents elsewhere dial %s", d->config.node.relay_address);
     else if (needed)
-        doctor_say(d, FINDING_WARN, "relay", "set Relay.Listen (and Relay.Advertise) to an address that compute nodes can reach",
+        doctor_say(d, FINDING_WARN, "relay", "set Relay.Listen (and Relay.Advertise) to an address that compute nodes can reach, or the handler's Dial",
                    "a handler is on another machine, but agents there have nowhere to call in");
 }
 
