@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/ctl.h"
+#include "cli/doctor.h"
 
 #include "cli/config.h"
 #include "cli/ctl_stream.h"
@@ -409,6 +410,8 @@ int ctl_main(int argc, char **argv)
         status = ctl_fail(&ctl, &err);
     else if (result.help || result.count == 0 || strcmp(result.arguments[0], "help") == 0)
         status = ctl_help(&ctl_global);
+    else if (strcmp(result.arguments[0], "doctor") == 0) /* the role, which needs no runtime */
+        status = doctor_main((int)result.count, (char **)(uintptr_t)result.arguments);
     else
         status = ctl_run_verb(&ctl, result.arguments, result.count);
     rpc_conn_free(ctl.runtime.conn);

@@ -88,17 +88,22 @@ int site_exit_status(const struct site *site)
 
 /* ---- what to put into the configuration ---- */
 
-static const char *site_fact(const struct site *site, const char *name)
+static const char *site_fact_of(struct site *site, const struct json *j)
 {
-    return json_string(json_get(site->report, "facts", name), "");
+    return site_plain(arena_strdup(&site->arena, json_string(j, "")));
 }
 
-static void site_advise_paths(const struct site *site, const char *indent, struct buf *out)
+static const char *site_fact(struct site *site, const char *name)
+{
+    return site_fact_of(site, json_get(site->report, "facts", name));
+}
+
+static void site_advise_paths(struct site *site, const char *indent, struct buf *out)
 {
     size_t count = 0;
 
     for (JSON_EACH(path, json_get(site->report, "facts", "shared")))
-        buf_printf(out, "%s%s", count++ == 0 ? "" : ", ", json_string(path, ""));
+        buf_printf(out, "%s%s", count++ == 0 ? "" : ", ", site_fact_of(site, path));
     if (count == 0)
         return;
     cleanup_free char *paths = xstrdup(buf_cstr(out));
@@ -106,7 +111,7 @@ static void site_advise_paths(const struct site *site, const char *indent, struc
     buf_printf(out, "%sSharedPaths: [%s]\n", indent, paths);
 }
 
-static void site_advise_handler(const struct site *site, struct buf *out)
+static void site_advise_handler(struct site *site, struct buf *out)
 {
     const struct node_options *o = &site->doctor->config.node;
     const struct node_handler_options *h = site->handler;
@@ -128,7 +133,7 @@ static void site_advise_handler(const struct site *site, struct buf *out)
             buf_printf(out, "Images:\n  Dir: %s\n  Shared: true\n", o->image_dir);
 }
 
-static void site_advise_plugin(const struct site *site, struct buf *out)
+static void site_advise_plugin(struct site *site, struct buf *out)
 {
     const char *relay = site_fact(site, "relay"), *proxy = site_fact(site, "proxy");
 
@@ -148,7 +153,7 @@ static void site_advise_plugin(const struct site *site, struct buf *out)
 }
 
 /* "" when there was no report. */
-static void site_advise(const struct site *site, struct buf *out)
+static void site_advise(struct site *site, struct buf *out)
 {
     if (site->report == NULL)
         return;
@@ -159,7 +164,7 @@ static void site_advise(const struct site *site, struct buf *out)
 
 /* ---- printing ---- */
 
-static void site_table(const struct site *site, struct buf *out)
+static void site_table(struct site *site, struct buf *out)
 {
     static const char *const words[] = { "ok", "warn", "FAIL" };
     static const char *const colours[] = { "\033[32m", "\033[33m", "\033[31m" };
@@ -188,7 +193,7 @@ static void site_table(const struct site *site, struct buf *out)
     buf_printf(out, "\n%u ok, %u to look at, %u failed\n", counts[FINDING_OK], counts[FINDING_WARN], counts[FINDING_FAIL]);
 }
 
-static void site_json(const struct site *site, struct buf *out)
+static void site_json(struct site *site, struct buf *out)
 {
     struct json_writer w;
     cleanup_buf struct buf advice = BUF_INIT;

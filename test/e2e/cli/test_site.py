@@ -168,5 +168,7 @@ def test_what_cannot_be(root):
     status, text, _ = site(root, "-o", "json")  # nothing listens there
     assert status == 1 and found(json.loads(text))["REST API"][0] == "fail"
     nothing_left(root)
+    done = subprocess.run([kit.PROGRAM, "ctl", "doctor", "--site", "-o", "xml"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2 and "wanted table, json or yaml" in done.stderr
     status, text, _ = site(root, "--help")
     assert status == 0 and "--site" in text and "Ctrl-C" in text
