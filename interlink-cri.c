@@ -199,6 +199,7 @@
 #include "agent/files_writer.c"
 #include "agent/agent_files.c"
 #include "agent/agent_sources.c"
+#include "agent/agent_site.c"
 #include "agent/agent_container_work.c"
 #include "agent/agent_container.c"
 #include "agent/agent_exec.c"

@@ -26,6 +26,8 @@
  *   INTERLINK_CDI_DIRS       where this machine has CDI specifications, separated by colons (/etc/cdi:/var/run/cdi)
  *   INTERLINK_SCRATCH        places on disks of this machine, separated by colons (or names of variables: $SLURM_TMPDIR), for what pods
  *                            write and for images; none: the job's folder; default: only when that is on a shared file system
+ *   INTERLINK_SLURM_PATHS    what containers need of this machine to use Slurm, for pods that ask for it (agent_site.h)
+ *   INTERLINK_GPUS           nvidia, amd or intel: the job has GPUs, and so have the pod's containers
  *   INTERLINK_LOG_LEVEL      error, warn, info (default), debug
  */
 #ifndef AGENT_AGENT_H

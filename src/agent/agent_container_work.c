@@ -9,6 +9,7 @@
 #include "agent/agent_context.h"
 #include "agent/agent_intake.h"
 #include "agent/agent_signal.h"
+#include "agent/agent_site.h"
 #include "agent/agent_sources.h"
 #include "image/config.h"
 #include "io/file.h"
@@ -37,6 +38,21 @@ static bool agent_create_volumes(const struct agent *agent, const Interlink__Age
     create->volumes = volumes;
     create->volume_count = request->n_image_volumes;
     return true;
+}
+
+/* What the pod has of its job. The request is this worker's own copy. */
+static bool agent_create_site(const struct agent *agent, Runtime__V1__ContainerConfig *config, struct arena *arena,
+                              struct engine_create *create, struct buf *note, struct status *err)
+{
+    enum agent_site_gpus gpus;
+
+    if (!agent_site_gpus_of(agent->sandbox, &gpus, err))
+        return false;
+    create->nvidia = gpus == AGENT_GPUS_NVIDIA;
+    create->rocm = gpus == AGENT_GPUS_AMD;
+    bool brings = strcmp(engine_name(agent->engine), "apptainer") == 0 && (create->nvidia || create->rocm);
+    const struct agent_site_input in = { .sandbox = agent->sandbox, .environment = environ, .dev = "/dev", .with_devices = !brings };
+    return agent_site_add(&in, config, arena, note, err);
 }
 
 static bool agent_create_in_bundle(const struct agent_create_work *work, const struct engine_create *create,
@@ -76,15 +92,21 @@ bool agent_create_worker(void *arg, struct buf *output, struct status *err)
         .target_pid = work->target_pid,
     };
     struct agent_created created;
+    struct buf note cleanup_buf = BUF_INIT;
 
     memset(&created, 0, sizeof created);
     agent_worker_enter(c->agent);
+    if (!agent_create_site(c->agent, request->config, &arena, &create, &note, err))
+        return false;
     if (image != NULL && (!image_config_parse((struct str){ (const char *)image->config.data, image->config.len }, &config, err) ||
                           !agent_blobs_layers(c->agent, image, &arena, &create.layers, err)))
         return false;
     if (!agent_sources_make(c->agent, request, &arena, &create.sources, err) ||
         !agent_create_volumes(c->agent, request, &arena, &create, err) || !agent_create_in_bundle(work, &create, &created, err))
         return false;
+    size_t noted = strlen(created.made.note);
+    if (note.n > 0)
+        snprintf(created.made.note + noted, sizeof created.made.note - noted, "%s%s", noted > 0 ? "; " : "", buf_cstr(&note));
     created.stop_signal = agent_signal_stop(request->config->stop_signal, image != NULL ? config.stop_signal : "");
     buf_append(output, &created, sizeof created);
     return true;

@@ -18,6 +18,7 @@
  *   agent_blobs.c      image blobs that the node sends, layers ready for an engine
  *   agent_files.c      files of volumes that the node sends
  *   agent_intake.c     what both have in common: from a call to a worker
+ *   agent_site.c       what a pod has of its job: Slurm inside, GPUs
  *   agent_sources.c    where mounts come from: those files, emptyDirs, the termination log
  *   agent_ending.c     the way out: stop, kill, hand over, remove
  *   agent_stats.c      what containers use; agent_stats_fill.c: as messages

@@ -91,6 +91,7 @@ struct engine_create {
     const struct engine_image_volume *volumes;
     size_t volume_count;
     struct str seccomp_profile; /* content of a Localhost profile; empty: it is a file of this machine */
+    bool nvidia, rocm; /* the pod has GPUs of this kind: for engines that bring what belongs to them */
     pid_t target_pid; /* init of the container that NamespaceMode TARGET names; 0: none */
 };
 #define ENGINE_GROUPS_MAX 64

@@ -165,7 +165,8 @@ static bool enter_write_start(struct engine *e, const struct engine_create *c, c
     struct buf text cleanup_buf = BUF_INIT;
     const char *const *argv;
     struct apptainer_instance i = { .program = &e->apptainer, .id = c->id, .root = root, .enter = enter, .pid_file = pid_file,
-                                    .spec = s, .own_ipc = !e->isolation.host_ipc, .root_user = e->root };
+                                    .spec = s, .own_ipc = !e->isolation.host_ipc, .root_user = e->root, .nvidia = c->nvidia,
+                                    .rocm = c->rocm };
 
     if (!apptainer_start_argv(&i, &s->arena, &argv, err))
         return false;

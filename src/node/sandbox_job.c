@@ -50,6 +50,18 @@ void sandbox_job_size(struct arena *arena, const Interlink__State__V1__JobSize *
     }
 }
 
+/* Whose GPUs the job has; by the vendor's device plugin, whose names of resources everybody uses. */
+static const char *sandbox_job_gpus(const Interlink__State__V1__JobSize *size)
+{
+    static const char *const vendors[][2] = { { "nvidia.com/", "nvidia" }, { "amd.com/gpu", "amd" }, { "gpu.intel.com/", "intel" } };
+
+    for (size_t i = 0; size != NULL && i < size->n_amounts; i++)
+        for (size_t k = 0; k < COUNT_OF(vendors); k++)
+            if (str_starts(size->amounts[i]->resource, vendors[k][0]))
+                return vendors[k][1];
+    return "";
+}
+
 /* The stock Slurm plugin knows no other way to limit a job's time. Whole minutes; of equal flags sbatch takes the last. */
 static const char *sandbox_job_flags(struct arena *arena, const Interlink__State__V1__JobSize *size, const char *flags)
 {
@@ -163,6 +175,9 @@ static void sandbox_job_agent(struct arena *arena, const struct sandbox *sandbox
     if (local && config->linux != NULL && *config->linux->cgroup_parent != '\0')
         sandbox_job_env(c, "INTERLINK_CGROUP_PARENT", config->linux->cgroup_parent);
     sandbox_job_size(arena, record->size, c);
+    const char *gpus = sandbox_job_gpus(record->size);
+    if (*gpus != '\0')
+        sandbox_job_env(c, "INTERLINK_GPUS", gpus);
     if (sandbox_job_by_pre_exec(sandbox)) {
         sandbox_job_env(c, PRE_EXEC_TOKEN, record->token);
         pre_exec_limits(arena, config, &c->limits);
