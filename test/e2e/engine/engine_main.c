@@ -6,7 +6,7 @@
  *   engine_main JOB_DIR LAYER_DIR [ENGINE [MODE]]
  *
  * ENGINE: auto, crun, apptainer ($APPTAINER: its path), host. MODE: host-pid (the machine's PID namespace), times (only the last part), wait (one container
- * runs until somebody ends us), propagate (mounts come and go between $SHARED and a container; as root).
+ * runs until somebody ends us), table (what is given and what is refused, by field, for docs/engines.md; as root), propagate (mounts come and go between $SHARED and a container; as root).
  *
  * The pod's id is in $SANDBOX_ID. Exit status 0: every check passed. Times are printed for whoever wants to compare.
  */
@@ -133,6 +133,8 @@ static struct image_config image;
 static char *argv_store[16];
 static const struct engine_source *sources;
 static pid_t target_pid;
+static const struct engine_image_volume *volumes;
+static size_t volume_count;
 
 static void reset_config(void)
 {
@@ -178,7 +180,7 @@ static bool box_create(struct box *b)
     struct call c = { .kind = CREATE,
                       .create = { .id = b->id, .bundle = b->bundle, .config = &config, .sandbox = &sandbox,
                                   .image = t.containers || t.apptainer ? &image : NULL, .layers = layers, .layer_count = 1,
-                                  .sources = sources, .target_pid = target_pid } };
+                                  .sources = sources, .volumes = volumes, .volume_count = volume_count, .target_pid = target_pid } };
     double start = now_ms();
     b->created = call(&c);
     b->create_ms = now_ms() - start;
@@ -853,6 +855,113 @@ static void test_times(void)
     print_times("remove (running)", removed, rounds);
 }
 
+/* ---- the table ---- */
+
+static void table_row(const char *field, const char *begins)
+{
+    struct box b;
+    const char *word = "yes";
+
+    COMMAND("true");
+    bool ok = box_create(&b);
+    const char *message = b.created.err.message;
+    if (!ok && strstr(message, "neither shared nor a slave") == NULL) /* it depends on the machine's mount */
+        word = b.created.err.code == STATUS_FAILED_PRECONDITION && strncmp(message, begins, strlen(begins)) == 0 ? "no" : message;
+    else if (ok && strstr(b.created.created.note, strrchr(begins, '.') != NULL ? strrchr(begins, '.') + 1 : begins) != NULL)
+        word = "note";
+    printf("row|%s|%s\n", field, word);
+    box_remove(&b);
+    reset_config();
+    namespaces.pid = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+}
+#define SECURITY "linux.security_context."
+
+static void table_mounts(void)
+{
+    static Runtime__V1__Mount m;
+    static Runtime__V1__Mount *mounts[] = { &m };
+    static char *options[] = { (char *)(uintptr_t) "noexec" };
+    static Runtime__V1__ImageSpec spec;
+    const char *layers[] = { t.layer };
+    const struct engine_image_volume volume = { .mount = 0, .layers = layers, .layer_count = 1 };
+
+    for (int i = 0; i < 4; i++) {
+        static const char *const fields[] = { "propagation", "mount_options", "recursive_read_only", "image" };
+        cleanup_free char *field = xasprintf("mounts[0].%s", fields[i]);
+        runtime__v1__mount__init(&m);
+        runtime__v1__image_spec__init(&spec);
+        config.mounts = mounts;
+        config.n_mounts = 1;
+        m.container_path = (char *)(uintptr_t) "/mnt";
+        m.host_path = (char *)(uintptr_t) (i == 3 ? "" : t.job);
+        m.propagation = i == 0 ? RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_HOST_TO_CONTAINER : 0;
+        m.mount_options = options;
+        m.n_mount_options = i == 1;
+        m.readonly = i >= 2;
+        m.recursive_read_only = i == 2;
+        spec.image = (char *)(uintptr_t) "sha256:x";
+        m.image = i == 3 ? &spec : NULL;
+        volumes = &volume;
+        volume_count = i == 3;
+        table_row(field, "mounts[0]");
+    }
+    volume_count = 0;
+}
+
+static void test_table(void)
+{
+    static Runtime__V1__Int64Value id, own;
+    static Runtime__V1__Capability caps;
+    static char *add[] = { (char *)(uintptr_t) "SYS_PTRACE" }, *drop[] = { (char *)(uintptr_t) "ALL" };
+    static char *masked[] = { (char *)(uintptr_t) "/proc/keys" };
+    static int64_t groups[] = { 3000 };
+    bool host = !t.containers && !t.apptainer;
+
+    reset_config();
+    namespaces.pid = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+    runtime__v1__int64_value__init(&id);
+    runtime__v1__int64_value__init(&own);
+    runtime__v1__capability__init(&caps);
+    id.value = 1000;
+    security.run_as_user = &id;
+    table_row("run_as_user", SECURITY "run_as_user");
+    security.run_as_user = &own;
+    security.run_as_group = &id;
+    table_row("run_as_group", SECURITY "run_as_group");
+    security.run_as_username = (char *)(uintptr_t)(host ? "daemon" : "web");
+    table_row("run_as_username", SECURITY "run_as_username");
+    image.user = (char *)(uintptr_t) "1000";
+    if (!host)
+        table_row("the image's User", "image");
+    image.user = (char *)(uintptr_t) "";
+    security.supplemental_groups = groups;
+    security.n_supplemental_groups = 1;
+    table_row("supplemental_groups", SECURITY "supplemental_groups");
+    security.capabilities = &caps;
+    caps.add_capabilities = add;
+    caps.n_add_capabilities = 1;
+    table_row("capabilities.add_capabilities", SECURITY "capabilities.add_capabilities");
+    caps.n_add_capabilities = 0;
+    caps.drop_capabilities = drop;
+    caps.n_drop_capabilities = 1;
+    security.capabilities = &caps;
+    table_row("capabilities.drop_capabilities", SECURITY "capabilities.drop_capabilities");
+    sandbox_security.privileged = security.privileged = true;
+    table_row("privileged", SECURITY "privileged");
+    sandbox_security.privileged = false;
+    security.readonly_rootfs = true;
+    table_row("readonly_rootfs", SECURITY "readonly_rootfs");
+    security.no_new_privs = true;
+    table_row("no_new_privs", SECURITY "no_new_privs");
+    table_row("seccomp", SECURITY "seccomp");
+    security.masked_paths = masked;
+    security.n_masked_paths = 1;
+    table_row("masked_paths", SECURITY "masked_paths");
+    namespaces.pid = RUNTIME__V1__NAMESPACE_MODE__POD;
+    table_row("namespace_options.pid: POD", SECURITY "namespace_options.pid");
+    table_mounts();
+}
+
 static void configure(void)
 {
     static Runtime__V1__DNSConfig dns;
@@ -989,9 +1098,11 @@ int main(int argc, char **argv)
         wait_for_ever();
     else if (strcmp(mode, "propagate") == 0)
         test_propagation();
+    else if (strcmp(mode, "table") == 0)
+        test_table();
     else if (strcmp(mode, "times") != 0)
         test_all();
-    if (strcmp(mode, "propagate") != 0)
+    if (strcmp(mode, "propagate") != 0 && strcmp(mode, "table") != 0)
         test_times();
     engine_free(t.engine);
     cleanup_free char *dir = xasprintf("%s/engine", t.job);

@@ -265,3 +265,27 @@ def test_host_to_container_propagation(place):
     finally:
         libc.umount2(str(shared).encode(), MNT_DETACH)
     assert place.cgroups() == []
+
+
+def documented(engine):
+    """docs/engines.md, "Field by field": field -> word."""
+    lines = (TOP / "docs" / "engines.md").read_text().split("| field | crun |")[1].splitlines()[2:]
+    rows = {}
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        field, *words = [word.strip().replace("`", "") for word in line.strip("|").split("|")]
+        rows[field] = dict(zip(("crun", "apptainer", "host"), words))[engine]
+    return {field: word for field, word in rows.items() if word}
+
+
+@pytest.mark.parametrize("engine", ["crun", "apptainer", "host"])
+def test_the_table_of_engines(place, engine):
+    if place.kind != "root":
+        pytest.skip("the table is as root")
+    process = place.start(engine, "table", env={"APPTAINER": apptainer()} if engine == "apptainer" else None)
+    out, _ = process.communicate(timeout=60)
+    rows = dict(line.split("|")[1:3] for line in out.splitlines() if line.startswith("row|"))
+    # "own": the job's user is no wish that could be refused, and another one is.
+    wanted = {field: "no" if word == "own" else word for field, word in documented(engine).items()}
+    assert rows == wanted and len(rows) >= 16, out

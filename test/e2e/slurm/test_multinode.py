@@ -80,13 +80,20 @@ def clusters(site, static):
 
 
 def slurm_paths(site):
-    """What a container of busybox needs to run this machine's srun."""
-    folders = ["/usr/bin", "/usr/lib", "/lib64", "/etc/passwd", "/etc/group", str(site.dir)]
-    return "export INTERLINK_SLURM_PATHS=" + ":".join(f for f in folders if os.path.exists(f)) + "\n    export SLURM_CONF SLURM_MPI_TYPE=none"
+    """What a container needs to run this machine's srun: the program, its libraries, its plugins, and what it looks up."""
+    plugins = [str(p) for p in pathlib.Path("/usr/lib").glob("*/slurm-wlm")]
+    needed = {"/usr/bin/srun", "/etc/passwd", "/etc/group", str(site.dir), *plugins}
+    for binary in ["/usr/bin/srun", *(str(p) for folder in plugins for p in pathlib.Path(folder).glob("auth_munge.so"))]:
+        for line in subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout.splitlines():
+            needed.update(word for word in line.split() if word.startswith("/"))
+    # What is in a folder of the list is there already.
+    paths = [path for path in sorted(needed) if not any(path.startswith(folder + "/") for folder in needed)]
+    return "export INTERLINK_SLURM_PATHS=" + ":".join(paths)
 
 
-def test_srun_inside_reaches_the_other_nodes(site, clusters):
-    cluster = clusters(setup=[slurm_paths(site)])
+@pytest.mark.parametrize("user", [None, NOBODY])
+def test_srun_inside_reaches_the_other_nodes(site, clusters, user):
+    cluster = clusters(setup=[slurm_paths(site)], user=user)
     cri = cluster.serve.client
     pod = Pod(cluster.serve, cri, "mpi", annotations={"interlink.eu/nodes": "2", "interlink.eu/slurm-inside": "true"})
     jid = next(j for j in site.jobs() if j["State"] == "RUNNING")
@@ -106,7 +113,7 @@ def test_gpus_of_the_job_are_named(site, clusters):
     pod = Pod(cluster.serve, cluster.serve.client, "gpu", annotations={"interlink.eu/gpus": "nvidia", "interlink.eu/gres": "gpu:1"})
     container = pod.run("sh", "-c", "env | grep -E 'CUDA|GPU'")
     cluster.serve.client.wait_exit(container, 30)
-    assert b"SLURM_JOB_GPUS=" in pod.output(container)[0] or b"CUDA_VISIBLE_DEVICES=" in pod.output(container)[0], pod.output(container)
+    assert b"SLURM_GPUS_ON_NODE=1" in pod.output(container)[0], pod.output(container)
 
 
 @pytest.mark.parametrize("user", [None, NOBODY])
