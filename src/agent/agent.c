@@ -169,6 +169,7 @@ static bool agent_read_settings(struct agent_program *p, struct status *err)
         return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_JOB_DIR: \"%s\" is not the absolute path of a folder of ours",
                           agent->job_dir);
     p->relay.job_dir = agent->job_dir;
+    agent->relay = &p->relay;
     if (*keepalive != '\0' && (!parse_u64(keepalive, 86400, &seconds) || seconds == 0))
         return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_KEEPALIVE: \"%.40s\" is no number of seconds up to a day", keepalive);
     p->keepalive_ms = (int64_t)seconds * 1000;

@@ -45,6 +45,7 @@
 struct agent {
     struct loop *loop;
     char sandbox_id[ID_LENGTH + 1];
+    const struct agent_relay *relay; /* where the node is; borrowed */
     char *job_dir;      /* owned; absolute: what the plugin made */
     struct scratch scratch;
     char *images_dir;   /* owned; the node's image store, when this machine sees it; "" otherwise */

@@ -75,16 +75,14 @@ const char *agent_relay_next(struct agent_relay *relay)
     return relay->current;
 }
 
-void agent_relay_learn(const char *job_dir, const char *addresses)
+void agent_relay_learn(const struct agent_relay *relay, const char *addresses)
 {
-    cleanup_free char *path = agent_relay_path(job_dir);
+    cleanup_free char *path = agent_relay_path(relay->job_dir);
     cleanup_buf struct buf had = BUF_INIT;
     struct status err = STATUS_INIT, ignored = STATUS_INIT;
 
-    if (*addresses == '\0')
-        return;
-    if (access(path, F_OK) == 0 && file_read(path, AGENT_RELAY_FILE_MAX, &had, &ignored) &&
-        strcmp(buf_cstr(&had), addresses) == 0)
+    bool kept = access(path, F_OK) == 0 && file_read(path, AGENT_RELAY_FILE_MAX, &had, &ignored);
+    if (*addresses == '\0' || strcmp(kept ? buf_cstr(&had) : relay->given, addresses) == 0)
         return;
     if (!agent_relay_check(addresses, &err) || !file_replace(path, addresses, strlen(addresses), 0600, &err))
         log_warn("the node says that it is at %.200s from now on, which is not kept: %s", addresses, err.message);

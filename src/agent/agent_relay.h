@@ -19,7 +19,7 @@ bool agent_relay_check(const char *addresses, struct status *err);
 /* The one to dial now; valid until the next call. "": there is none. */
 const char *agent_relay_next(struct agent_relay *relay);
 /* What the node says of itself; what is no list of addresses is left out with a log line. */
-void agent_relay_learn(const char *job_dir, const char *addresses);
+void agent_relay_learn(const struct agent_relay *relay, const char *addresses);
 void agent_relay_free(struct agent_relay *relay);
 
 #endif

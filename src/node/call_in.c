@@ -428,6 +428,11 @@ void call_in_came(struct sandbox *sandbox, const struct stream *stream)
         call_in_kill(c); /* the agent has found its own way */
 }
 
+const char *call_in_words(const struct sandbox *sandbox)
+{
+    return sandbox->call_in != NULL && timer_running(&sandbox->call_in->silence) ? sandbox->queue_words : "";
+}
+
 void call_in_free(struct sandbox *sandbox)
 {
     struct call_in *c = sandbox->call_in;

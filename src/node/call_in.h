@@ -25,6 +25,8 @@ struct stream;
 void call_in_expect(struct sandbox *sandbox);
 /* An agent has called: by the command, or by itself. */
 void call_in_came(struct sandbox *sandbox, const struct stream *stream);
+/* What is known of an agent that is expected; "" when none is. */
+const char *call_in_words(const struct sandbox *sandbox);
 void call_in_free(struct sandbox *sandbox);
 
 /* What is filled in in a handler's Dial. */

@@ -465,8 +465,8 @@ struct link *sandbox_link(struct sandbox *sandbox, struct status *err)
         return NULL;
     }
     if (sandbox->link == NULL || !link_ready(sandbox->link)) {
-        status_set(err, STATUS_UNAVAILABLE, "the agent of sandbox %.13s is not connected at the moment",
-                   sandbox->record->id);
+        status_set(err, STATUS_UNAVAILABLE, "the agent of sandbox %.13s is not connected at the moment%s%s", sandbox->record->id,
+                   *call_in_words(sandbox) != '\0' ? ": " : "", call_in_words(sandbox));
         return NULL;
     }
     return sandbox->link;

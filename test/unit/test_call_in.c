@@ -50,14 +50,16 @@ static void test_addresses_in_turn(void **state)
     cleanup_free char *path = xasprintf("%s/relay", dir);
     struct agent_relay relay = { .given = xstrdup("a:1, b:2,"), .job_dir = dir };
     expect_turns(&relay, (const char *const[]){ "a:1", "b:2", "a:1", "b:2", NULL });
+    agent_relay_learn(&relay, "a:1, b:2,"); /* no news */
+    assert_int_equal(access(path, F_OK), -1);
     /* The node has moved; the same word again changes nothing. */
-    agent_relay_learn(dir, "c:3");
+    agent_relay_learn(&relay, "c:3");
     expect_turns(&relay, (const char *const[]){ "c:3", "c:3", NULL });
     struct stat before, after;
     assert_int_equal(stat(path, &before), 0);
-    agent_relay_learn(dir, "c:3");
-    agent_relay_learn(dir, "");
-    agent_relay_learn(dir, "no address");
+    agent_relay_learn(&relay, "c:3");
+    agent_relay_learn(&relay, "");
+    agent_relay_learn(&relay, "no address");
     assert_int_equal(stat(path, &after), 0);
     assert_int_equal(before.st_ino, after.st_ino);
     assert_int_equal(after.st_mode & 0777, 0600);

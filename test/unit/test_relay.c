@@ -384,6 +384,42 @@ static void test_bad_relays(void **state)
     assert_in_range(clock_mono_ms() - begun, 150, 2000);
 }
 
+/* ---- over what the node has opened ---- */
+
+static void dial_on(struct fixture *f, const char *pin, bool relay)
+{
+    struct status err = STATUS_INIT;
+    int fds[2];
+
+    f->done = false;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    if (relay)
+        relay_accept(f->relay, stream_of_fd(f->loop, fds[0], &err));
+    else
+        assert_int_equal(write(fds[0], "SSH-2.0-OpenSSH_9.2\r\n", 21), 21);
+    dial_start_on(f->loop, stream_of_fd(f->loop, fds[1], &err),
+                  &(struct dial_options){ .address = "by a command", .pin = pin, .sandbox_id = "sandbox-1", .token = TOKEN,
+                                          .on_done = on_dialled, .arg = f });
+    while (!f->done)
+        loop_turn(f->loop, 1000);
+    if (!relay)
+        close(fds[0]);
+}
+
+static void test_carried(void **state)
+{
+    struct fixture *f = *state;
+
+    dial_on(f, fixture_ec_pin, true);
+    expect_connection(f);
+    dial_on(f, fixture_rsa_pin, true);
+    expect_error(f, STATUS_UNAUTHENTICATED, false, "not the one that is pinned");
+    dial_on(f, "", true);
+    expect_error(f, STATUS_INVALID_ARGUMENT, false, "no pin");
+    dial_on(f, fixture_ec_pin, false);
+    expect_error(f, STATUS_UNAVAILABLE, false, "not TLS");
+}
+
 /* ---- through a proxy ---- */
 
 static void carry(struct stream *from, struct stream *to)
@@ -562,7 +598,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_unix),       TEST(test_tls),        TEST(test_refusals),       TEST(test_unreachable), TEST(test_bad_relays),
-        TEST(test_proxy),      TEST(test_requests),   TEST(test_start_failures), cmocka_unit_test(test_no_proxy),
+        TEST(test_carried),    TEST(test_proxy),      TEST(test_requests),   TEST(test_start_failures), cmocka_unit_test(test_no_proxy),
     };
 
     static const char *const variables[] = { "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY" };
