@@ -13,6 +13,8 @@ import tempfile
 import time
 import urllib.parse
 
+import pytest
+
 TOP = pathlib.Path(__file__).resolve().parents[3]
 BINARY = pathlib.Path(os.environ.get("INTERLINK_CRI_BINARY") or TOP / "interlink-cri")
 FIXTURE = TOP / "test" / "fixtures" / "k8s"
@@ -43,6 +45,22 @@ PATHS = {
     "endpointslice": "/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices",
     "apiservice": "/apis/apiregistration.k8s.io/v1/apiservices",
 }
+
+
+def programs():
+    """The folder of Kubernetes' programs, or a skip that says what is missing."""
+    if os.getuid() != 0:
+        pytest.skip("a kubelet needs root")
+    for program in ("openssl", "ip", "nsenter", "unshare"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing")
+    if subprocess.run(["unshare", "-n", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("network and mount namespaces are refused here")
+    built = subprocess.run([str(FIXTURE / "build.sh")], stdout=subprocess.PIPE, text=True, check=False)
+    if built.returncode == 77:
+        pytest.skip("Go is missing: Kubernetes cannot be built")
+    assert built.returncode == 0, "Kubernetes could not be built"
+    return built.stdout.split()[-1]
 
 
 class Unix(http.client.HTTPConnection):

@@ -1,32 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-import os
 import pathlib
-import shutil
-import subprocess
 import sys
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from cluster import FIXTURE, Cluster, Place  # noqa: E402
+from cluster import Cluster, Place, programs  # noqa: E402
 from remote_site import RELAY, Site  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def cluster():
     """One for each worker of pytest-xdist: they differ in their network namespace."""
-    if os.getuid() != 0:
-        pytest.skip("a kubelet needs root")
-    for program in ("openssl", "ip", "nsenter", "unshare"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is missing")
-    if subprocess.run(["unshare", "-n", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
-        pytest.skip("network and mount namespaces are refused here")
-    built = subprocess.run([str(FIXTURE / "build.sh")], stdout=subprocess.PIPE, text=True, check=False)
-    if built.returncode == 77:
-        pytest.skip("Go is missing: Kubernetes cannot be built")
-    assert built.returncode == 0, "Kubernetes could not be built"
-    made = Cluster(built.stdout.split()[-1])
+    made = Cluster(programs())
     try:
         made.up()
         yield made

@@ -15,23 +15,20 @@ RELAY = "10.199.0.1:10443"  # on the node's address, where all sites' links lead
 NUMBERS = itertools.count(1)
 
 
-class Site:
+class Elsewhere:
+    """A network beside the node's. `enter`: what a command begins with to be in it. `hide`: a folder of this machine that is not
+    seen there."""
+
     def __init__(self, cluster, name, hide=None):
-        """`hide`: a folder of this machine that the site does not see."""
         self.cluster = cluster
         self.name = name
         self.root = cluster.root / name
         self.root.mkdir()
-        self.url = f"unix://{self.root}/api.sock"
         self.netns = f"{cluster.netns}-{name}"
         self.connect(next(NUMBERS))
-        enter = ["nsenter", f"--net=/run/netns/{self.netns}"]
+        self.enter = ["nsenter", f"--net=/run/netns/{self.netns}"]
         if hide is not None:
-            enter += ["unshare", "-m", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', hide]
-        self.processes = [
-            self.start(*enter, BINARY, "plugin", "--dir", self.root / "jobs", "--listen", f"unix://{self.root}/plugin.sock"),
-            self.start("python3", API, "--listen", self.url, "--plugin", f"unix://{self.root}/plugin.sock")]
-        wait(lambda: all((self.root / f"{s}.sock").exists() for s in ("plugin", "api")), 20, "the site did not come up")
+            self.enter += ["unshare", "-m", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hide)]
 
     def connect(self, number):
         """A link between the site's network and the node's."""
@@ -48,6 +45,20 @@ class Site:
                         [*site, "route", "add", "default", "via", f"10.197.{number}.1"]):
             subprocess.run(command, check=True, timeout=20)
 
+    def disconnect(self):
+        subprocess.run(["ip", "netns", "del", self.netns], check=True, timeout=20)  # and the link with it
+
+
+class Site(Elsewhere):
+    def __init__(self, cluster, name, hide=None):
+        super().__init__(cluster, name, hide)
+        self.url = f"unix://{self.root}/api.sock"
+        enter = self.enter
+        self.processes = [
+            self.start(*enter, BINARY, "plugin", "--dir", self.root / "jobs", "--listen", f"unix://{self.root}/plugin.sock"),
+            self.start("python3", API, "--listen", self.url, "--plugin", f"unix://{self.root}/plugin.sock")]
+        wait(lambda: all((self.root / f"{s}.sock").exists() for s in ("plugin", "api")), 20, "the site did not come up")
+
     def start(self, *command):
         with (self.root / "log").open("ab") as log:
             return subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -57,7 +68,7 @@ class Site:
         for process in self.processes:
             process.terminate()
             process.wait(20)
-        subprocess.run(["ip", "netns", "del", self.netns], check=True, timeout=20)  # and the link with it
+        self.disconnect()
 
     def steer(self, path, what=""):
         connection = http.client.HTTPConnection("localhost", timeout=20)

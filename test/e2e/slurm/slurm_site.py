@@ -19,9 +19,12 @@ FIELDS = ("JobID", "State", "exit_code", "NodeList", "Reason", "Name")
 
 
 class Site:
-    """Slurm with two nodes. Everything below .root, which anybody may read."""
+    """Slurm with two nodes. Everything below .root, which anybody may read. `enter`: what a command begins with to be in the network
+    that Slurm is in; empty: this one. `cgroups`: whether to try them; names in there are those of one Slurm a machine."""
 
-    def __init__(self, root):
+    def __init__(self, root, enter=(), cgroups=True):
+        self.wanted = ("1", "0") if cgroups else ("0",)
+        self.enter = [str(word) for word in enter]
         self.root = pathlib.Path(root)
         self.dir = self.root / "slurm"
         port = random.randrange(20000, 30000, 10)
@@ -35,9 +38,9 @@ class Site:
 
     def up(self):
         # Memory limits need control groups that Slurm can use here.
-        for cgroups in ("1", "0"):
+        for cgroups in self.wanted:
             self.env["SLURMFIX_CGROUP"] = cgroups
-            done = subprocess.run([FIXTURE / "slurm-up.sh"], env=self.env, capture_output=True, text=True, timeout=120, check=False)
+            done = subprocess.run([*self.enter, FIXTURE / "slurm-up.sh"], env=self.env, capture_output=True, text=True, timeout=120, check=False)
             if done.returncode == 0:
                 self.cgroups = cgroups == "1"
                 return self
@@ -45,10 +48,10 @@ class Site:
         raise AssertionError(done.stdout + done.stderr)
 
     def down(self):
-        subprocess.run([FIXTURE / "slurm-down.sh"], env=self.env, capture_output=True, timeout=60, check=False)
+        subprocess.run([*self.enter, FIXTURE / "slurm-down.sh"], env=self.env, capture_output=True, timeout=60, check=False)
 
     def run(self, *command, check=True):
-        done = subprocess.run(command, env={**self.env, "TZ": "UTC0"}, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([*self.enter, *command], env={**self.env, "TZ": "UTC0"}, capture_output=True, text=True, timeout=60, check=False)
         assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
 
@@ -66,7 +69,7 @@ class Site:
 
     def controller(self, up):
         if up:
-            subprocess.run(["slurmctld", "-f", str(self.dir / "slurm.conf")], env=self.env, check=True)
+            subprocess.run([*self.enter, "slurmctld", "-f", str(self.dir / "slurm.conf")], env=self.env, check=True)
             kit.wait_for(lambda: "UP" in self.scontrol("ping", check=False), 30, "slurmctld")
             return
         pid = int((self.dir / "slurmctld.pid").read_text())
@@ -79,7 +82,7 @@ class Site:
         self.scontrol("update", f"nodename={node}", "state=down", "reason=gone")
 
     def node_up(self, node):
-        subprocess.run(["slurmd", "-N", node, "-f", str(self.dir / "slurm.conf")], env=self.env, check=True)
+        subprocess.run([*self.enter, "slurmd", "-N", node, "-f", str(self.dir / "slurm.conf")], env=self.env, check=True)
         try:
             kit.wait_for(self.idle(node), 60, f"{node} to be up again")
         except AssertionError as error:
@@ -119,6 +122,7 @@ class Plugin(kit.Plugin):
             del self.command[at:at + 2]
         if user is not None:
             self.command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *self.command]
+        self.command = [*site.enter, *self.command]
         # A sanitizer's finding stays in a file.
         findings = self.folder / "findings"
         findings.mkdir(exist_ok=True)
