@@ -254,12 +254,13 @@ static void agent_on_term(void *arg, const struct signalfd_siginfo *info)
     if (p->exit_code == AGENT_EXIT_TERMINATED && !again)
         return;
     p->terminated_ms = now;
-    log_info("signal %u: the pod is being stopped%s", info->ssi_signo, again ? " at once" : "");
+    int64_t grace_ms = again ? 0 : agent_grace_ms(&p->agent);
+    log_info("signal %u: the pod is being stopped, %" PRId64 " s are left", info->ssi_signo, grace_ms / 1000);
     p->exit_code = AGENT_EXIT_TERMINATED;
     if (p->podrun != NULL)
         podrun_stop(p->podrun, again, "the pod was stopped");
     else
-        agent_ending_start(&p->agent, again ? 0 : agent_grace_ms(&p->agent), NULL);
+        agent_ending_start(&p->agent, grace_ms, NULL);
 }
 
 static bool agent_start_loop(struct agent_program *p, struct status *err)

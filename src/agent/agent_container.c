@@ -55,6 +55,7 @@ static void agent_container_move(struct agent_container *c, enum agent_container
         return;
     }
     c->state = to;
+    c->ended_with_job = to == AGENT_CONTAINER_EXITED && agent_ending_unasked(c->agent);
     if (to == AGENT_CONTAINER_CREATED || to == AGENT_CONTAINER_RUNNING || to == AGENT_CONTAINER_EXITED) {
         agent_container_report(c, &state);
         agent_events_add(&c->agent->events, &state);
@@ -78,6 +79,7 @@ void agent_container_report(const struct agent_container *c, Interlink__Agent__V
     out->signal = c->state == AGENT_CONTAINER_EXITED ? c->signal : 0;
     out->reason = (char *)(uintptr_t)(c->state == AGENT_CONTAINER_EXITED ? c->reason : "");
     out->message = c->message;
+    out->with_job = c->state == AGENT_CONTAINER_EXITED && c->ended_with_job;
     out->log_end = c->output.log.head;
     out->termination_log = (ProtobufCBinaryData){ c->termination_log.n, c->termination_log.p };
 }

@@ -52,6 +52,7 @@ struct agent_container {
     struct engine_created made; /* whom it runs as, and what could not be applied; since CREATED */
     int stop_signal;
     bool stop_sent;          /* at the pod's end */
+    bool ended_with_job;     /* EXITED while the batch system ends the job, unasked by the node */
     pid_t pid;               /* of the first process; 0 unless RUNNING */
     struct child child;
     struct agent_input input; /* our end of its standard input, or its terminal's master */

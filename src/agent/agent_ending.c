@@ -202,6 +202,11 @@ void agent_ending_start(struct agent *agent, int64_t grace_ms, struct rpc_call *
     agent_ending_check(agent);
 }
 
+bool agent_ending_unasked(const struct agent *agent)
+{
+    return agent->ending.phase != AGENT_ENDING_NOT && agent->ending.call_count == 0;
+}
+
 void agent_ending_check(struct agent *agent)
 {
     if (agent->ending.phase != AGENT_ENDING_NOT && agent->ending.phase != AGENT_ENDING_DONE)

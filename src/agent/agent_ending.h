@@ -45,6 +45,8 @@ struct agent_ending {
 
 /* Begins, or shortens the grace. `call` (may be NULL) is answered at the end. */
 void agent_ending_start(struct agent *agent, int64_t grace_ms, struct rpc_call *call);
+/* It has begun, and not because the node asked for it: a signal told us. */
+bool agent_ending_unasked(const struct agent *agent);
 /* Something has changed that it may wait for. */
 void agent_ending_check(struct agent *agent);
 void agent_ending_cancel(struct agent *agent);

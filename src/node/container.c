@@ -17,6 +17,9 @@
 
 /* An agent on a healthy link sends the last output at once. */
 #define CONTAINER_DRAIN_MS 2000
+/* ... and one that ended with its job until the site has said why: the agent's own end (AGENT_HANDOVER_MS, AGENT_REMOVE_MS), and
+ * what a site's status may be late by. */
+#define CONTAINER_JOB_END_MS 40000
 /* What an agent on a healthy link answers at once. */
 #define CONTAINER_CALL_TIMEOUT_MS 30000
 
@@ -204,7 +207,7 @@ static void container_on_log_over(void *arg)
 
     container->record->log_done = true;
     container_close_log(container);
-    if (container->exit != NULL)
+    if (container->exit != NULL && !container->exit->with_job)
         container_apply_exit(container);
     else if (container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
         container_put(container, NULL, NULL);
@@ -326,12 +329,28 @@ void container_on_state(struct container *container, const Interlink__Agent__V1_
         container_on_running(container, state->started_at);
     container->exit = (void *)pb_copy(&state->base);
     container_follow_log(container);
+    if (state->with_job) {
+        timer_start(container->node->loop, &container->exit_timer, CONTAINER_JOB_END_MS, container_on_drained, container);
+        interlink_target_poll_soon(container->sandbox->handler->target);
+        return;
+    }
     /* What it wrote last should be in the log by the time kubelet sees that it has ended. */
     if (container->log != NULL && logfile_stored(container->log) < state->log_end)
         timer_start(container->node->loop, &container->exit_timer, container_backend_of(container)->drain_ms, container_on_drained,
                     container);
     else
         container_apply_exit(container);
+}
+
+/* The word of the site for the end of the job (TIMEOUT, PREEMPTED...), else Kubernetes' own. */
+static const char *container_lost_reason(const struct container *container)
+{
+    const struct interlink_job *job = container->sandbox->job;
+    const struct interlink_job_state *state = job != NULL ? interlink_job_state(job) : NULL;
+    bool told = state != NULL && state->phase == INTERLINK_TERMINATED && *state->reason != '\0' &&
+                strcmp(state->reason, "Completed") != 0;
+
+    return told ? state->reason : "Error";
 }
 
 void container_on_lost(struct container *container, const char *message)
@@ -347,10 +366,13 @@ void container_on_cancelled(struct container *container, int exit_code, const ch
         return;
     if (container->exit == NULL) {
         lost.exit_code = exit_code;
-        lost.reason = (char *)(uintptr_t) "Error";
+        lost.reason = (char *)(uintptr_t)container_lost_reason(container);
         lost.message = (char *)(uintptr_t)message;
         lost.finished_at = clock_real_ns();
         container->exit = (void *)pb_copy(&lost.base);
+    } else if (container->exit->with_job) {
+        pb_set(&container->exit->reason, container_lost_reason(container));
+        pb_set(&container->exit->message, message);
     }
     container_apply_exit(container);
     container_close_log(container);

@@ -288,7 +288,24 @@ const char slurm_script_cgroup[] =
     "  cgroup=$(sed -n 's/^[0-9]*:\\([^:]*,\\)\\{0,1\\}memory\\(,[^:]*\\)\\{0,1\\}://p' /proc/self/cgroup)\n"
     "  if [ -z \"$cgroup\" ]; then cgroup=$(sed -n 's/^0:://p' /proc/self/cgroup); cgroup=${cgroup%/*}; fi\n"
     "  case $cgroup in */job_*) export INTERLINK_CGROUP_PARENT=\"$cgroup/interlink\";; esac\n"
-    "fi\n";
+    "fi\n"
+    /* An agent that was killed has left its control groups, and with them Slurm's could not go. Their processes die with it, but not in
+     * the same moment. Where Slurm has none of this controller's (this shell would be in them), those above were made for ours. */
+    "clear_cgroups() {\n"
+    "  [ -n \"${INTERLINK_CGROUP_PARENT:-}\" ] || return 0\n"
+    "  for try in 1 2 3; do\n"
+    "    left=\n"
+    "    for c in /sys/fs/cgroup /sys/fs/cgroup/*; do\n"
+    "      [ -d \"$c$INTERLINK_CGROUP_PARENT\" ] || continue\n"
+    "      find \"$c$INTERLINK_CGROUP_PARENT\" -depth -type d -exec rmdir {} \\; 2>/dev/null\n"
+    "      [ ! -d \"$c$INTERLINK_CGROUP_PARENT\" ] || left=1\n"
+    "      p=${INTERLINK_CGROUP_PARENT%/*}\n"
+    "      while case $p in */job_*) rmdir \"$c$p\" 2>/dev/null;; *) false;; esac; do p=${p%/*}; done\n"
+    "    done\n"
+    "    [ -n \"$left\" ] || return 0\n"
+    "    sleep 1\n"
+    "  done\n"
+    "}\n";
 
 /* wait returns early, and with the signal's code, when one was handled; what ended during that is asked for its own. */
 const char slurm_script_wait[] =
@@ -298,6 +315,7 @@ const char slurm_script_wait[] =
     "  kill -0 \"$agent\" 2>/dev/null || break\n"
     "done\n"
     "if [ \"$code\" -gt 128 ]; then wait \"$agent\"; again=$?; [ \"$again\" = 127 ] || code=$again; fi\n"
+    "clear_cgroups\n"
     "end \"$code\"\n";
 
 void slurm_script_write(const struct slurm_config *config, const struct interlink_pod *pod, const char *job_dir,

@@ -49,7 +49,7 @@ Handlers:
     def job_of(self, pod_id):
         """Slurm's number of a pod's job."""
         info = self.serve.client.runtime.PodSandboxStatus(pb.PodSandboxStatusRequest(pod_sandbox_id=pod_id, verbose=True)).info["info"]
-        return next(j["JobID"] for j in self.site.jobs() if f'"{j["JobID"]}"' in info and j["State"] != "PENDING")
+        return json.loads(info)["jobId"]
 
     def close(self):
         try:
