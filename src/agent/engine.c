@@ -441,7 +441,7 @@ bool engine_exec(struct engine *e, const char *id, const char *bundle, pid_t ini
         return e->ops->exec(e, id, bundle, &process, io, pid, err);
     }
     struct launch l = { .process = &process, .argv = argv, .io = io, .cgroups = &e->cgroups, .id = id, .init = init,
-                        .one_id = engine_has_one_id(e), .pod = &e->pod, .lsm = &e->lsm,
+                        .one_id = engine_has_one_id(e), .pod = &e->pod, .lsm = &e->lsm, .as_we_are = e->ops == &engine_inside,
                         /* Else its mount namespace says whose it is. */
                         .bundle = (e->ops == &engine_host || e->ops == &engine_inside) && !e->isolation.mount ? bundle : NULL };
     return launch_process(&l, pid, err);

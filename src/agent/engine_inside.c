@@ -78,6 +78,7 @@ static bool inside_start(struct engine *e, const char *id, const char *bundle, c
                         .cgroups = &e->cgroups,
                         .id = id,
                         .one_id = engine_has_one_id(e),
+                        .as_we_are = true,
                         .lsm = &e->lsm,
                         .bundle = bundle };
     return launch_process(&l, pid, err);

@@ -171,7 +171,7 @@ static bool launch_identity(const struct launch *l, struct launch_failure *f)
     gid_t groups[USER_GROUPS_MAX];
 
     /* A process that is nobody's root has no capabilities to shape and no ids to change. */
-    if (geteuid() != 0)
+    if (geteuid() != 0 || l->as_we_are)
         return true;
     for (int cap = 0; prctl(PR_CAPBSET_READ, (unsigned long)cap) >= 0; cap++)
         if ((p->bounding & 1ull << cap) == 0 && prctl(PR_CAPBSET_DROP, (unsigned long)cap) < 0)

@@ -19,6 +19,7 @@ struct launch {
     pid_t init;     /* whose mount, PID and cgroup namespaces to join; 0: none */
     const struct podns *pod; /* the pod's user namespace, if it has one of its own; NULL: none */
     bool one_id;    /* in a user namespace with one id only, or no root at all: ids cannot be changed */
+    bool as_we_are; /* ids, groups and capabilities stay the agent's: somebody else has made the container */
     const struct lsm *lsm; /* NULL: no profiles and labels */
     bool own_mounts; /* make a mount namespace for it and the process's binds */
     int pass[2];     /* descriptors that it keeps, at the same numbers, when pass_count says so */

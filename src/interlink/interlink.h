@@ -104,6 +104,9 @@ struct interlink_job_events {
     void (*on_rejected)(void *arg, const struct status *err);
     /* A state that differs from the last one told. Not called before on_submitted. */
     void (*on_state)(void *arg, const struct interlink_job_state *state);
+    /* An end is reported that need not be one, and is not told for INTERLINK_END_DOUBT_MS: who knows better says so by
+     * interlink_job_believe(). With each such report; NULL: nobody does. */
+    void (*on_doubt)(void *arg);
 };
 
 /* `create` is borrowed: what is needed later is kept as JSON. `events` must outlive the job. Never NULL. */
@@ -124,6 +127,8 @@ enum interlink_job_stage interlink_job_stage(const struct interlink_job *job);
 const struct status *interlink_job_error(const struct interlink_job *job);
 /* Last state told; phase UNKNOWN before the first. */
 const struct interlink_job_state *interlink_job_state(const struct interlink_job *job);
+/* The end that is reported next is one. */
+void interlink_job_believe(struct interlink_job *job);
 /* Forgets it here; the target keeps it. Its callbacks are not called any more. NULL is fine. */
 void interlink_job_free(struct interlink_job *job);
 

@@ -424,7 +424,7 @@ static bool job_end_doubtful(struct interlink_job *job, enum interlink_phase pha
 {
     int64_t now = clock_mono_ms();
 
-    if (!job->target->remote || phase != INTERLINK_TERMINATED || job->state.phase == INTERLINK_RUNNING ||
+    if (!job->target->remote || job->believed || phase != INTERLINK_TERMINATED || job->state.phase == INTERLINK_RUNNING ||
         by->exit_code != 0 || by->started_ns != 0) {
         job->doubt_ms = 0;
         return false;
@@ -432,6 +432,12 @@ static bool job_end_doubtful(struct interlink_job *job, enum interlink_phase pha
     if (job->doubt_ms == 0)
         job->doubt_ms = now;
     return now - job->doubt_ms < INTERLINK_END_DOUBT_MS;
+}
+
+void interlink_job_believe(struct interlink_job *job)
+{
+    job->believed = true;
+    interlink_target_poll_soon(job->target);
 }
 
 void interlink_job_apply(struct interlink_job *job, const struct interlink_pod_status *s)
@@ -458,8 +464,11 @@ void interlink_job_apply(struct interlink_job *job, const struct interlink_pod_s
         if (job->stage != INTERLINK_JOB_SUBMITTED)
             return;
     }
-    if (job_end_doubtful(job, phase, by))
+    if (job_end_doubtful(job, phase, by)) {
+        if (job->events->on_doubt != NULL)
+            job->events->on_doubt(job->arg);
         return;
+    }
     interlink_statuses_write(&wire, s, 1);
     if (wire.n == job->wire.n && memcmp(wire.p, job->wire.p, wire.n) == 0)
         return;

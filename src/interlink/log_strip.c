@@ -195,6 +195,7 @@ static enum log_strip_match log_strip_one(struct log_strip *s)
     else if (m == LOG_STRIP_PREFIX && end != NULL)
         m = LOG_STRIP_NO;
     if (m == LOG_STRIP_YES) {
+        s->ended = s->ended || memmem(text.p, n, " ended with status ", 19) != NULL;
         buf_consume(&s->head, n);
         s->stock = true;
     }
@@ -243,7 +244,7 @@ void log_strip_reset(struct log_strip *s)
 {
     buf_free(&s->head);
     buf_free(&s->tail);
-    s->begun = s->stock = false;
+    s->begun = s->stock = s->ended = false;
 }
 
 #undef LOG_STRIP_DATE

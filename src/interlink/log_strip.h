@@ -21,6 +21,7 @@ struct log_strip {
     bool noisy;
     /* Its own. */
     bool begun, stock;
+    bool ended;      /* the batch script says that the container has ended */
     struct buf head; /* owned; the beginning, as long as it may be the batch script's; at most LOG_STRIP_HEAD_MAX */
     struct buf tail; /* owned; what may be the words of `time`; at most LOG_STRIP_TAIL_MAX */
 };

@@ -136,6 +136,7 @@ struct interlink_job {
     struct interlink_job_state state;
     struct buf wire; /* the last state told, as JSON: what has not changed is not told again */
     unsigned unknown_answers, missing_answers; /* in a row */
+    bool believed;    /* an end is one */
     int64_t doubt_ms; /* since when an end is reported that need not be one; 0: none is */
     bool poison;     /* asked for alone */
     int64_t poison_ms; /* when next */

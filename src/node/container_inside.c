@@ -150,7 +150,10 @@ static void container_inside_on_lost(void *arg, const struct status *err)
     container_unfollow_log(container);
     container->job->link = NULL;
     link_free(link);
-    interlink_target_poll_soon(container->sandbox->handler->target);
+    if (container->job->ending && container->job->farewell)
+        container_job_delete(container);
+    else
+        interlink_target_poll_soon(container->sandbox->handler->target);
 }
 
 static const struct link_owner container_inside_owner = { container_inside_on_ready, container_inside_on_refused,
@@ -170,6 +173,28 @@ void container_job_attach(struct container *container, struct stream *stream, st
     }
     container->job->link = link_new(container->sandbox, &container_inside_owner, container, stream, early);
     container->sandbox->handler->agent_connections++;
+}
+
+static void container_inside_on_shutdown(void *arg, const struct status *status, const ProtobufCMessage *response)
+{
+    (void)response;
+    free(arg);
+    if (status->code != STATUS_OK)
+        log_debug("an agent does not end by itself: %s", status->message);
+}
+
+bool container_inside_shutdown(struct container *container)
+{
+    Interlink__Agent__V1__ShutdownRequest request = INTERLINK__AGENT__V1__SHUTDOWN_REQUEST__INIT;
+    struct link *link = container->job->link;
+
+    if (link == NULL || !link_ready(link))
+        return false;
+    /* Its connection closes as it ends: container_inside_on_lost. */
+    rpc_unary(link_conn(link), "/interlink.agent.v1.Agent/Shutdown", &request.base,
+              &interlink__agent__v1__shutdown_response__descriptor, CONTAINER_INSIDE_CALL_MS, container_inside_on_shutdown,
+              container_inside_call_new(container));
+    return true;
 }
 
 struct link *container_inside_link(struct container *container, struct status *err)

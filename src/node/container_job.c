@@ -438,7 +438,21 @@ static void container_job_on_state(void *arg, const struct interlink_job_state *
     }
 }
 
+/* The stock plugin reports a job whose nodes are being booted as one that has succeeded; its batch script knows. */
+static void container_job_on_doubt(void *arg)
+{
+    struct container *container = arg;
+    struct container_job *job = container->job;
+
+    if (container->sandbox->handler->inside)
+        return;
+    if (job->log == NULL)
+        job->log = container_job_log_new(container);
+    container_job_log_probe(job->log);
+}
+
 static const struct interlink_job_events container_job_events = {
+    .on_doubt = container_job_on_doubt,
     .on_submitted = container_job_on_submitted,
     .on_rejected = container_job_on_rejected,
     .on_state = container_job_on_state,
@@ -513,7 +527,7 @@ static void container_job_on_cancel_retry(void *arg, const struct status *err)
     sandbox_on_container_job_stays(container->sandbox, &wrapped);
 }
 
-static void container_job_delete(void *arg)
+void container_job_delete(void *arg)
 {
     struct container *container = arg;
     struct container_job *job = container->job;
@@ -521,6 +535,11 @@ static void container_job_delete(void *arg)
     timer_stop(&job->patience);
     if (job->job == NULL || job->cancelled)
         return; /* container_job_on_wanted() goes on; or it is under way */
+    if (!job->farewell && container_inside_shutdown(container)) {
+        job->farewell = true;
+        timer_start(container->node->loop, &job->patience, CONTAINER_JOB_STOP_LOG_MS, container_job_delete, container);
+        return;
+    }
     job->cancelled = true;
     interlink_job_cancel(job->job, job->grace_s, container_job_on_cancelled, container_job_on_cancel_retry, container);
 }

@@ -20,6 +20,7 @@ struct container_job {
     bool created;                    /* CreateContainer has succeeded */
     bool starting;                   /* from StartContainer until it is answered */
     bool ending;                     /* the job is to be deleted */
+    bool farewell;                   /* its agent was asked to end, so that it leaves nothing behind */
     bool cancelled;                  /* and its deletion was asked for */
     int64_t grace_s;
     char *words;                     /* owned */
@@ -32,6 +33,7 @@ struct container_job {
 void container_job_running(struct container *container, int64_t started_ns);
 /* Its job is to be deleted, once what it has written so far is stored. */
 void container_job_end(struct container *container, int64_t grace_s);
+void container_job_delete(void *container);
 void container_job_start_failed(struct container *container, const struct status *err);
 /* The configuration of its image, a small file of the store. The caller frees. */
 bool container_job_read_image(const struct container *container, struct image_config *out, struct status *err);
@@ -39,6 +41,8 @@ bool container_job_read_image(const struct container *container, struct image_co
 /* ---- container_inside.c: the agent that runs the container's command where the site has made the container ---- */
 /* NULL: UNAVAILABLE. */
 struct link *container_inside_link(struct container *container, struct status *err);
+/* Asks the agent to end; container_job_delete() when its connection has gone. False: there is none to ask. */
+bool container_inside_shutdown(struct container *container);
 void container_inside_follow_log(struct container *container);
 void container_inside_free(struct container_job *job);
 

@@ -4,6 +4,7 @@
 #include "interlink/interlink.h"
 #include "interlink/log_strip.h"
 #include "agent/logfile.h"
+#include "node/container_job_internal.h"
 #include "node/sandbox.h"
 #include "node/sandbox_job.h"
 #include "rpc/pb.h"
@@ -20,6 +21,7 @@ struct container_job_log {
     struct crilog_writer writer;
     uint64_t at;                   /* bytes of lines made from this answer */
     bool last, over;
+    bool probing;                  /* this answer is only looked at */
     unsigned failures;             /* in a row */
     struct timer retry;
 };
@@ -52,7 +54,10 @@ static bool container_job_log_on_data(void *arg, const void *p, size_t n)
 
     log->failures = 0;
     log_strip_feed(&log->strip, (struct str){ p, n }, &log->text);
-    return container_job_log_store(log, false);
+    if (!log->probing)
+        return container_job_log_store(log, false);
+    buf_clear(&log->text);
+    return true;
 }
 
 static void container_job_log_finish(struct container_job_log *log)
@@ -67,6 +72,12 @@ static void container_job_log_on_end(void *arg, const struct status *err)
     struct container_job_log *log = arg;
 
     log->stream = NULL;
+    if (log->probing) {
+        log->probing = false;
+        if (log->strip.ended)
+            interlink_job_believe(log->container->job->job);
+        return;
+    }
     if (log->last && err == NULL) {
         log_strip_end(&log->strip, &log->text);
         container_job_log_store(log, true);
@@ -96,7 +107,7 @@ static void container_job_log_ask(void *arg)
         .pod_uid = container->record->job_uid,
         .pod_name = sandbox_job_name(&arena, m->name, container->record->id),
         .container = container->record->config->metadata->name,
-        .follow = !log->last,
+        .follow = !log->last && !log->probing,
     };
 
     timer_stop(&log->retry);
@@ -117,8 +128,21 @@ struct container_job_log *container_job_log_new(struct container *container)
     return log;
 }
 
+void container_job_log_probe(struct container_job_log *log)
+{
+    if (log->stream != NULL || timer_running(&log->retry) || log->last)
+        return;
+    log->probing = true;
+    container_job_log_ask(log);
+}
+
 void container_job_log_follow(struct container_job_log *log)
 {
+    if (log->probing) {
+        interlink_logs_cancel(log->stream);
+        log->stream = NULL;
+        log->probing = false;
+    }
     if (log->stream == NULL && !timer_running(&log->retry) && !log->last)
         container_job_log_ask(log);
 }
@@ -128,6 +152,7 @@ void container_job_log_last(struct container_job_log *log)
     if (log->last)
         return;
     log->last = true;
+    log->probing = false;
     log->failures = 0;
     interlink_logs_cancel(log->stream);
     container_job_log_ask(log);

@@ -16,6 +16,8 @@ struct container_job_log;
 struct container_job_log *container_job_log_new(struct container *container);
 /* Starts to follow, unless it does. The container's log file is open. */
 void container_job_log_follow(struct container_job_log *log);
+/* Only looks whether the batch script says that the container has ended; then its job is told (interlink_job_believe). */
+void container_job_log_probe(struct container_job_log *log);
 /* Asks for all of it; then, whether that succeeds or not, the log file ends (logfile_take_end). */
 void container_job_log_last(struct container_job_log *log);
 /* The log file has room again. */

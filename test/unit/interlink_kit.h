@@ -297,7 +297,7 @@ static void heard_log_end(void *arg, const struct status *err)
     f->log_error = err != NULL ? *err : (struct status)STATUS_INIT;
 }
 
-static const struct interlink_job_events events = { heard_submitted, heard_rejected, heard_state };
+static const struct interlink_job_events events = { .on_submitted = heard_submitted, .on_rejected = heard_rejected, .on_state = heard_state };
 static const struct interlink_logs_events log_events = { heard_bytes, heard_log_end };
 
 /* ---- fixture ---- */

@@ -41,6 +41,8 @@ Handlers:
     JobPer: container
     Program: {BINARY}
 """)
+    (site.dir.parent / "tmp").mkdir()
+    site.environment["TMPDIR"] = f"{root}/tmp"
     site.environment.update({name: server.env[name] for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS")})
     server.kind = "root"
     server.site = site
@@ -284,6 +286,7 @@ def test_inside(serve, cri):
     assert lines[:2] == ["x y'\"$z", "/tmp"] and lines[-1] == "bye"
     assert lines[2:-1] == [f"line {i}" for i in range(1, len(lines) - 2)]
     wait(lambda: not serve.site.jobs, "the job's end")
+    assert not list((serve.root / "tmp").iterdir()), "the agent has left something"
 
     missing = pod.create("/no/such/program", name="missing")
     with refused("NOT_FOUND", "/no/such/program"):
