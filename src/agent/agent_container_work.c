@@ -51,7 +51,8 @@ static bool agent_create_site(const struct agent *agent, Runtime__V1__ContainerC
     create->nvidia = gpus == AGENT_GPUS_NVIDIA;
     create->rocm = gpus == AGENT_GPUS_AMD;
     bool brings = strcmp(engine_name(agent->engine), "apptainer") == 0 && (create->nvidia || create->rocm);
-    const struct agent_site_input in = { .sandbox = agent->sandbox, .environment = environ, .dev = "/dev", .with_devices = !brings };
+    const struct agent_site_input in = { .sandbox = agent->sandbox, .environment = environ, .dev = "/dev", .with_devices = !brings,
+                                         .renamed_user = strcmp(engine_name(agent->engine), "crun") == 0 && engine_rootless(agent->engine) };
     return agent_site_add(&in, config, arena, note, err);
 }
 

@@ -120,7 +120,8 @@ static void agent_site_usual(const struct agent_site_input *in, Runtime__V1__Con
         agent_site_mount(config, arena, conf);
 }
 
-static bool agent_site_slurm(const struct agent_site_input *in, Runtime__V1__ContainerConfig *config, struct arena *arena, struct status *err)
+static bool agent_site_slurm(const struct agent_site_input *in, Runtime__V1__ContainerConfig *config, struct arena *arena, struct buf *note,
+                             struct status *err)
 {
     const char *wanted = agent_site_annotation(in->sandbox, AGENT_SITE_SLURM);
     const char *paths = agent_site_variable(in, "INTERLINK_SLURM_PATHS");
@@ -132,6 +133,9 @@ static bool agent_site_slurm(const struct agent_site_input *in, Runtime__V1__Con
         return status_set(err, STATUS_INVALID_ARGUMENT, "annotation " AGENT_SITE_SLURM ": \"%.40s\" is neither true nor false", wanted);
     if (agent_site_variable(in, "SLURM_JOB_ID") == NULL)
         return status_set(err, STATUS_FAILED_PRECONDITION, "annotation " AGENT_SITE_SLURM ": this pod is no job of Slurm's");
+    if (in->renamed_user)
+        buf_printf(note, "%sannotation " AGENT_SITE_SLURM ": Slurm may refuse srun here, for the job's user is 0 in this container and somebody "
+                   "else to munge; Engine: apptainer leaves it as it is", note->n > 0 ? "; " : "");
     for (char *const *e = in->environment; *e != NULL; e++)
         if (str_starts(*e, "SLURM_"))
             agent_site_env(config, arena, *e);
@@ -225,7 +229,7 @@ static bool agent_site_gpus(const struct agent_site_input *in, Runtime__V1__Cont
 bool agent_site_add(const struct agent_site_input *in, Runtime__V1__ContainerConfig *config, struct arena *arena, struct buf *note,
                     struct status *err)
 {
-    return agent_site_slurm(in, config, arena, err) && agent_site_gpus(in, config, arena, note, err);
+    return agent_site_slurm(in, config, arena, note, err) && agent_site_gpus(in, config, arena, note, err);
 }
 
 #undef AGENT_SITE_DEVICES_MAX

@@ -28,6 +28,7 @@ struct agent_site_input {
     const Runtime__V1__PodSandboxConfig *sandbox; /* may be NULL */
     char *const *environment; /* of the job */
     const char *dev;          /* "/dev" */
+    bool renamed_user;        /* the job's user is 0 in the container and somebody else for the machine */
     bool with_devices;        /* else the engine brings them (apptainer's --nv) */
 };
 /* Changes `config` in place: its lists are new ones on the arena, longer than before; nothing is appended before the mounts it had. `note`

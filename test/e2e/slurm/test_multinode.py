@@ -79,6 +79,20 @@ def clusters(site, static):
         cluster.close()
 
 
+def apptainer(user):
+    """The line of Setup that says where it is."""
+    made = TOP / "build" / "apptainer" / "usr" / "bin" / "apptainer"
+    done = subprocess.run([TOP / "test" / "fixtures" / "slurm" / "apptainer.sh", TOP / "build" / "apptainer"], capture_output=True, text=True,
+                          check=False)
+    if done.returncode == 77 and not made.exists():
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    if user is not None and subprocess.run([made, "--version"], user=user, group=user, extra_groups=[], cwd="/", capture_output=True,
+                                           check=False).returncode != 0:
+        pytest.skip(f"an ordinary user cannot run {made}")
+    return f"export INTERLINK_APPTAINER={made}"
+
+
 def slurm_paths(site):
     """What a container needs to run this machine's srun: the program, its libraries, its plugins, and what it looks up."""
     plugins = [str(p) for p in pathlib.Path("/usr/lib").glob("*/slurm-wlm")]
@@ -93,7 +107,9 @@ def slurm_paths(site):
 
 @pytest.mark.parametrize("user", [None, NOBODY])
 def test_srun_inside_reaches_the_other_nodes(site, clusters, user):
-    cluster = clusters(setup=[slurm_paths(site)], user=user)
+    """As root with crun. In an ordinary user's container of crun that user is 0, which Slurm does not take; with apptainer it is itself."""
+    cluster = clusters(setup=[slurm_paths(site), *([apptainer(user)] if user is not None else [])], user=user,
+                       engine="auto" if user is None else "apptainer")
     cri = cluster.serve.client
     pod = Pod(cluster.serve, cri, "mpi", annotations={"interlink.eu/nodes": "2", "interlink.eu/slurm-inside": "true"})
     jid = next(j for j in site.jobs() if j["State"] == "RUNNING")
@@ -143,16 +159,7 @@ def test_scratch_is_cleaned_whatever_happens(site, clusters, user):
 
 @pytest.mark.parametrize("user", [None, NOBODY])
 def test_the_sites_apptainer(site, clusters, user):
-    made = TOP / "build" / "apptainer" / "usr" / "bin" / "apptainer"
-    done = subprocess.run([TOP / "test" / "fixtures" / "slurm" / "apptainer.sh", TOP / "build" / "apptainer"], capture_output=True, text=True,
-                          check=False)
-    if done.returncode == 77 and not made.exists():
-        pytest.skip(done.stderr.strip())
-    assert done.returncode == 0, done.stderr
-    if user is not None and subprocess.run([made, "--version"], user=user, group=user, extra_groups=[], cwd="/", capture_output=True,
-                                           check=False).returncode != 0:
-        pytest.skip(f"an ordinary user cannot run {made}")
-    cluster = clusters(user=user, setup=[f"export INTERLINK_APPTAINER={made}"], engine="apptainer")
+    cluster = clusters(user=user, setup=[apptainer(user)], engine="apptainer")
     cri = cluster.serve.client
     pod = Pod(cluster.serve, cri, "appt")
     assert "engine apptainer (configured; apptainer version" in cluster.agent_log() + cluster.serve.tail(400)
