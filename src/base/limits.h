@@ -333,6 +333,8 @@
 #define PLUGIN_DEFAULT_GRACE_SECONDS 30 /* Kubernetes' own */
 /* Re-reading a log that is followed. */
 #define PLUGIN_FOLLOW_MS 250
+/* Images of pods from manifests that stay although no pod uses them: the next pod of the same kind starts without a pull. */
+#define PLUGIN_IMAGES_KEPT 32
 /* Kubelet's own default for a node. */
 #define PLUGIN_PODS_DEFAULT 110
 

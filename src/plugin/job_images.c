@@ -305,6 +305,35 @@ void job_images_tell(struct job_images *ji, const char *uid)
         job_images_write(ji, pod);
 }
 
+static bool job_images_used(const struct job_images *ji, const char *id)
+{
+    for (LIST_EACH(struct job_images_pod, pod, &ji->pods, link))
+        for (size_t i = 0; i < pod->count; i++)
+            if (strcmp(pod->wants[i].id, id) == 0)
+                return true;
+    return false;
+}
+
+/* The oldest go first. */
+static void job_images_trim(struct job_images *ji)
+{
+    const struct image *image = NULL, *next;
+    size_t unused = 0;
+    struct status err = STATUS_INIT;
+
+    while ((image = image_store_next(ji->store, image)) != NULL)
+        unused += !job_images_used(ji, image->id);
+    for (image = image_store_next(ji->store, NULL); image != NULL && unused > PLUGIN_IMAGES_KEPT; image = next) {
+        cleanup_free char *id = xstrdup(image->id);
+        next = image_store_next(ji->store, image);
+        if (job_images_used(ji, id))
+            continue;
+        unused--;
+        if (!image_store_remove(ji->store, id, &err))
+            log_warn("image %s: %s", id, err.message);
+    }
+}
+
 void job_images_forget(struct job_images *ji, const char *uid)
 {
     struct job_images_pod *pod = strmap_remove(&ji->by_uid, uid);
@@ -312,10 +341,10 @@ void job_images_forget(struct job_images *ji, const char *uid)
     if (pod == NULL)
         return;
     list_remove(&pod->link);
-    if (ji->store != NULL)
-        image_store_release(ji->store, pod->uid);
+    image_store_release(ji->store, pod->uid);
     free(pod->wants);
     free(pod);
+    job_images_trim(ji);
     for (LIST_EACH_SAFE(struct job_image, image, &ji->images, link)) {
         bool used = false;
         for (LIST_EACH(struct job_images_pod, other, &ji->pods, link))
@@ -324,6 +353,13 @@ void job_images_forget(struct job_images *ji, const char *uid)
         if (!used)
             job_image_free(image);
     }
+}
+
+void job_images_sweep(struct job_images *ji, bool (*there)(void *arg, const char *uid), void *arg)
+{
+    for (LIST_EACH_SAFE(struct job_images_pod, pod, &ji->pods, link))
+        if (!there(arg, pod->uid))
+            job_images_forget(ji, pod->uid);
 }
 
 /* ---- an earlier life ---- */

@@ -25,6 +25,8 @@ bool job_images_known(const struct job_images *ji, const char *uid);
 bool job_images_add(struct job_images *ji, const struct podspec *spec, struct status *err);
 /* Its job's folder is there now: what is known so far is written to it. Nothing for a pod that is not known. */
 void job_images_tell(struct job_images *ji, const char *uid);
+/* Forgets those that are not `there` any more: their removal took longer than its caller waited. */
+void job_images_sweep(struct job_images *ji, bool (*there)(void *arg, const char *uid), void *arg);
 /* The pod is gone, or was refused. */
 void job_images_forget(struct job_images *ji, const char *uid);
 

@@ -122,13 +122,19 @@ static void plugin_job_state(const struct plugin *plugin, struct arena *arena, c
     *out = status->containers[0];
 }
 
-/* Of a pod that the backend does not know there is nothing to be brought. */
-static void plugin_settle_images(struct plugin *plugin, const char *uid)
+static bool plugin_knows(void *arg, const char *uid)
 {
+    const struct plugin *plugin = arg;
     struct backend_log log;
     struct status ignored = STATUS_INIT;
 
-    if (job_images_known(plugin->images, uid) && !plugin->backend->log(plugin->self, uid, "", &log, &ignored))
+    return plugin->backend->log(plugin->self, uid, "", &log, &ignored);
+}
+
+/* Of a pod that the backend does not know there is nothing to be brought. */
+static void plugin_settle_images(struct plugin *plugin, const char *uid)
+{
+    if (job_images_known(plugin->images, uid) && !plugin_knows(plugin, uid))
         job_images_forget(plugin->images, uid);
 }
 
@@ -189,6 +195,7 @@ static void plugin_ping(void *context, struct http_exchange *x)
     struct interlink_ping ping;
     cleanup_buf struct buf body = BUF_INIT;
 
+    job_images_sweep(plugin->images, plugin_knows, plugin); /* it comes now and then */
     plugin->backend->capacity(plugin->self, http_exchange_arena(x), &ping);
     interlink_ping_write(&body, &ping);
     plugin_reply_json(x, &body);

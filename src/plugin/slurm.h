@@ -116,7 +116,7 @@ struct slurm {
     /* slurm_capacity.c */
     struct slurm_command sinfo;
     int64_t nodes_ms;
-    bool nodes_known;
+    bool nodes_known, taint_told;
     int64_t cpus, memory_mib;
     int64_t *gres_counts; /* owned; as config.gres */
     /* clearing away */

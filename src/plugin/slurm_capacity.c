@@ -56,6 +56,20 @@ static bool slurm_capacity_told(const struct interlink_pairs *gres, size_t i)
     return false;
 }
 
+/* A site that can take no job now says so; once it has, it says too that this is over. Else it leaves the node's taints to others. */
+static void slurm_capacity_taints(struct slurm *slurm, struct arena *arena, struct interlink_ping *out)
+{
+    bool silent = slurm->trouble_since_ms != 0, empty = slurm->nodes_known && slurm->cpus == 0;
+
+    out->has_taints = silent || empty || slurm->taint_told;
+    slurm->taint_told = out->has_taints;
+    if (!silent && !empty)
+        return;
+    out->taints = ARENA_NEW(arena, struct interlink_taint);
+    out->taints[0] = (struct interlink_taint){ "interlink.eu/slurm", silent ? "does-not-answer" : "no-node-up", "NoSchedule" };
+    out->taint_count = 1;
+}
+
 void slurm_capacity_fill(struct slurm *slurm, struct arena *arena, struct interlink_ping *out)
 {
     const struct interlink_pairs *gres = &slurm->config.gres;
@@ -65,6 +79,7 @@ void slurm_capacity_fill(struct slurm *slurm, struct arena *arena, struct interl
     if (slurm->trouble_since_ms != 0)
         out->status = arena_printf(arena, "Slurm does not answer: %s", slurm->trouble.message);
     slurm_capacity_refresh(slurm);
+    slurm_capacity_taints(slurm, arena, out);
     if (!slurm->nodes_known)
         return;
     quantity_format(slurm->memory_mib << 20, QUANTITY_ONE, true, memory);

@@ -9,6 +9,7 @@ import time
 import kit
 import pytest
 from manifest_kit import busybox_image, container, ended, pod, running, statuses, wait_status
+from images.build import docker_archive
 from images.registry import Registry
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="containers of the plugin's own user: as root here")
@@ -262,9 +263,78 @@ def test_the_plugin_may_die_at_any_time(plugin, image):
     assert plugin.delete(p)[0] == 200
 
 
+SAMPLES = kit.TOP / "test" / "fixtures" / "interlink"
+
+
+@pytest.mark.parametrize("name", ["plugin-create-RetrievedPodData.json", "api-create-request.json"])
+def test_captured_bodies(plugin, tmp_path, name):
+    """What the real API server sends to a plugin, and what the virtual kubelet sends to it, byte for byte but for the image's place."""
+    archive = tmp_path / "busy.tar"
+    docker_archive(str(archive), {("busy:1",): busybox_image()})
+    body = (SAMPLES / name).read_text().replace("/images/busy.sif", str(archive)).replace("sleep 3; ", "")
+    p = json.loads(body)["pod"]
+    status, text = plugin.raw("POST", "/create", body)
+    assert status == 200 and json.loads(text)["PodUID"] == p["metadata"]["uid"], (status, text)
+    assert plugin.raw("POST", "/create", body) == (status, text)
+    s = wait_status(plugin, p, ended())
+    assert s["main"]["state"]["terminated"]["exitCode"] == 7
+    text = plugin.raw("GET", "/getLogs", json.loads((SAMPLES / "plugin-getLogs-request.json").read_text()))[1]
+    for word in ("hi", "FOO=a b'c\"$HOME", "cfg-a", "hunter2", "err"):
+        assert word in text.splitlines() or word in text, text
+    assert plugin.raw("POST", "/delete", p)[0] == 200
+    assert plugin.raw("GET", "/status", [])[0] == 200
+
+
+def test_ping(plugin):
+    status, text = plugin.raw("GET", "/status", [])
+    resources = json.loads(text)["resources"]
+    assert status == 200 and int(resources["cpu"]) >= 1 and resources["memory"] and int(resources["pods"]) > 0
+
+
+@pytest.mark.parametrize("change", [
+    lambda b: b.update(container=7), lambda b: b.update(pod=[]), lambda b: b["pod"]["spec"].update(containers={}),
+    lambda b: b["pod"]["spec"].update(volumes="x"), lambda b: b["pod"]["metadata"].update(uid="../../x"),
+    lambda b: b["pod"]["spec"]["containers"][0].update(env=[7]), lambda b: b["pod"]["spec"]["containers"][0].update(args="x"),
+    lambda b: b["container"][0]["secrets"][0].update(data={"pw": "!"}),
+    lambda b: b["container"][0]["configMaps"][0].update(data={"../../etc/passwd": "x"}),
+    lambda b: b["pod"]["spec"].update(terminationGracePeriodSeconds="soon"),
+])
+def test_hostile_bodies_change_nothing(plugin, change):
+    body = json.loads((SAMPLES / "plugin-create-RetrievedPodData.json").read_text())
+    change(body)
+    before = sorted(plugin.dir.rglob("*"))
+    status, text = plugin.raw("POST", "/create", body)
+    assert status in (400, 422) and text, (status, text)
+    assert sorted(plugin.dir.rglob("*")) == before
+
+
 def test_deadline(plugin, image):
     p = run(plugin, pod([container("main", "trap 'exit 9' TERM; while :; do sleep 0.1; done", image)], activeDeadlineSeconds=1))
     s = wait_status(plugin, p, ended("main"))
     assert s["main"]["state"]["terminated"]["exitCode"] == 9
     assert "DeadlineExceeded" in s["main"]["state"]["terminated"]["message"]
+    plugin.delete(p)
+
+
+def test_by_hand(image, plugin, tmp_path):
+    """agent --manifest without any plugin: only the store is the plugin's."""
+    import subprocess
+
+    p = run(plugin, pod([container("main", "true", image)]))
+    wait_status(plugin, p, ended())
+    folder = tmp_path / "job"
+    folder.mkdir(mode=0o700)
+    (folder / "images.json").write_bytes((plugin.job_dir(p) / "images.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps(pod([container("main", "echo alone; exit 4", image)])))
+    environment = {**os.environ, "INTERLINK_IMAGES": str(plugin.dir / "images"), "INTERLINK_NAMESPACES": "ipc,uts,pid"}
+    done = subprocess.run([kit.PROGRAM, "agent", "--manifest", str(folder / "manifest.json")], env=environment, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 4, done.stderr
+    assert (folder / "logs" / "main" / "0.log").read_text().endswith(" stdout F alone\n")
+    state = json.loads((folder / "status.json").read_text())[0]["containers"][0]["state"]
+    assert state["terminated"]["exitCode"] == 4
+    (folder / "manifest.json").write_text("{}")
+    done = subprocess.run([kit.PROGRAM, "agent", "--manifest", str(folder / "manifest.json")], env=environment, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 64 and "uid" in done.stderr
     plugin.delete(p)
