@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/agent_join.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,11 +15,27 @@
 #include "io/file.h"
 
 #define AGENT_JOIN_SOCKET "join.sock"
+#define AGENT_JOIN_LINK ".interlink-"
 
 /* Of this machine alone, whatever file system the job's folder is on. */
 static char *agent_join_link(const char *sandbox_id)
 {
-    return xasprintf("/tmp/.interlink-%s", sandbox_id);
+    return xasprintf("/tmp/" AGENT_JOIN_LINK "%s", sandbox_id);
+}
+
+/* Agents that were killed leave their links: those of this user that lead to no job's folder any more go. */
+static void agent_join_sweep(void)
+{
+    DIR *dir = opendir("/tmp");
+    const struct dirent *entry;
+    struct stat st, target;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL)
+        if (str_starts(entry->d_name, AGENT_JOIN_LINK) && fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISLNK(st.st_mode) && st.st_uid == geteuid() && fstatat(dirfd(dir), entry->d_name, &target, 0) < 0 && errno == ENOENT)
+            unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir != NULL)
+        closedir(dir);
 }
 
 /* The socket by way of the folder's descriptor. */
@@ -56,6 +73,7 @@ bool agent_join_open(struct agent_join *join, struct loop *loop, const char *job
         join->dir_fd = -1;
         return status_prefix(err, "%s", job_dir);
     }
+    agent_join_sweep();
     join->link = agent_join_link(sandbox_id);
     unlink(join->link);
     if (symlink(job_dir, join->link) < 0) {
@@ -130,7 +148,8 @@ static int agent_join_wait(const char *pod, struct status *err)
 
     for (;;) {
         int fd = agent_join_connect(pod, err);
-        if (fd >= 0 || err->code == STATUS_INVALID_ARGUMENT || clock_mono_ms() > until)
+        bool later = err->code == STATUS_NOT_FOUND || err->code == STATUS_UNAVAILABLE;
+        if (fd >= 0 || !later || clock_mono_ms() > until)
             return fd;
         nanosleep(&(struct timespec){ 0, 200 * 1000000L }, NULL);
     }
@@ -216,3 +235,4 @@ int agent_join_main(int argc, char **argv)
 }
 
 #undef AGENT_JOIN_SOCKET
+#undef AGENT_JOIN_LINK

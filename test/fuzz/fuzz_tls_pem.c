@@ -57,7 +57,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tls_trust_free(trust);
     verify(anyone, "host", data, size);
     verify(pinned, "host", data, size);
-    if (der_certificate_parse(text, &parts))
+    if (der_certificate_parse(text, &parts)) {
         der_certificate_has_ip(&parts, "\x7f\0\0\1", 4);
+        der_certificate_has_dns(&parts, "a.example");
+        der_certificate_when(&parts, 1700000000);
+    }
+    /* The same parts out of anything. */
+    parts = (struct der_certificate){ .extensions = text, .validity = text };
+    if (der_certificate_has_dns(&parts, "a.example") && der_certificate_has_dns(&parts, "b.a"))
+        der_certificate_when(&parts, 0);
+    der_certificate_when(&parts, INT64_MAX);
     return 0;
 }

@@ -172,7 +172,10 @@ def test_through_a_proxy(world, cri, cut):
 
 
 def test_by_a_command(world, cri, cut):
+    stale = pathlib.Path(f"/tmp/.interlink-{os.getpid():064x}")
+    stale.symlink_to("/nonexistent/job")  # of an agent that was killed
     pod = Pod(world, Patient(cri), "dialled", handler="dialled")
+    assert not os.path.lexists(stale) and os.path.lexists(f"/tmp/.interlink-{pod.id}")
     container = pod.run("sh", "-c", LINES)
     assert cri.exec_sync(container, "echo", "hello").stdout == b"hello\n"
     big = cri.exec_sync(container, "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x")
@@ -182,6 +185,21 @@ def test_by_a_command(world, cri, cut):
     until(lambda: world.commands() not in ([], [command]) and world.connected(pod), what="another command")
     assert len(world.commands()) == 1  # for as long as it lasts
     ends_whole(cri, container)
+
+
+def test_join_leads_to_agents_alone(tmp_path):
+    foreign = pathlib.Path(f"/tmp/.interlink-{os.getpid():064x}")
+    foreign.symlink_to(tmp_path)
+    os.lchown(foreign, 54321, 54321)
+    try:
+        for pod, status, words in ((foreign.name.removeprefix(".interlink-"), 1, "is not this user's"), ("../etc", 1, "is neither a pod's id"),
+                                   ("", 1, "is neither a pod's id")):
+            done = subprocess.run([BINARY, "join", pod], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+            assert done.returncode == status and words in done.stderr, done.stderr
+            assert not done.stdout
+    finally:
+        foreign.unlink()
+    assert subprocess.run([BINARY, "join"], capture_output=True, timeout=20, check=False).returncode == 2
 
 
 def test_by_no_way_at_all(world, cri, cut):
