@@ -17,6 +17,7 @@ static const char pre_exec_begin[] =
     "work=$(dirname \"$(readlink \"/proc/$$/fd/1\")\")\n"
     "agent= job=\n"
     "end() {\n"
+    "  trap '' TERM USR1 USR2\n" /* which Slurm may send to rm as well */
     "  [ -z \"$job\" ] || rm -rf --one-file-system \"$job\" 2>/dev/null\n"
     "  { printf '%s\\n' \"$1\" >\"$work/run-$name.status\"; } 2>/dev/null\n"
     "  exit \"$1\"\n"

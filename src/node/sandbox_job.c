@@ -73,7 +73,9 @@ static const char *sandbox_job_flags(struct arena *arena, const Interlink__State
 /* A plugin that runs containers only can start the agent by a script when it knows where the program is. */
 static bool sandbox_job_by_pre_exec(const struct sandbox *sandbox)
 {
-    return *sandbox->handler->options->program != '\0';
+    const struct node_handler_options *options = sandbox->handler->options;
+
+    return *options->program != '\0' && strcmp(options->job_per, "container") != 0;
 }
 
 static bool sandbox_job_has(const struct interlink_pairs *pairs, const char *name)
