@@ -111,13 +111,14 @@ static bool apptainer_has_setuid(const char *path)
     return false;
 }
 
-static bool apptainer_user_namespaces(void)
+/* What its other starter does, as root or not: tried in a process that ends at once. */
+static bool apptainer_can_make(int namespaces)
 {
     int wait_status = 1;
     pid_t pid = fork();
 
     if (pid == 0)
-        _exit(unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 ? 0 : 1);
+        _exit(unshare(namespaces) == 0 ? 0 : 1);
     while (pid > 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
         ;
     return pid > 0 && wait_status == 0;
@@ -132,7 +133,7 @@ bool apptainer_find(const char *configured, struct apptainer *out, struct status
         return false;
     snprintf(out->version, sizeof out->version, "%.*s", (int)strcspn(buf_cstr(&text), "\n"), buf_cstr(&text));
     out->setuid = apptainer_has_setuid(out->path);
-    return out->setuid || geteuid() == 0 || apptainer_user_namespaces() ||
+    return out->setuid || apptainer_can_make(CLONE_NEWNS) || apptainer_can_make(CLONE_NEWUSER | CLONE_NEWNS) ||
            status_set(err, STATUS_FAILED_PRECONDITION, "%.200s (%.60s) has no setuid starter, and user namespaces are off in this job",
                       out->path, out->version);
 }

@@ -47,6 +47,11 @@ static bool engine_has_apptainer(const struct engine_options *o, struct apptaine
     return apptainer_find(o->apptainer, out, err);
 }
 
+static const char *engine_apptainer_way(const struct engine_options *o, const struct apptainer *apptainer)
+{
+    return apptainer->setuid ? "setuid" : o->isolation.uid == 0 ? "as root" : "with user namespaces";
+}
+
 /* The best that works here; what was passed over is in the reason, or in the error when there is nothing. */
 static const struct engine_ops *engine_pick_any(const struct engine_options *o, struct apptainer *apptainer,
                                                 char reason[ENGINE_REASON_SIZE], struct status *err)
@@ -60,7 +65,7 @@ static const struct engine_ops *engine_pick_any(const struct engine_options *o, 
     }
     if (engine_has_apptainer(o, apptainer, &why)) {
         snprintf(reason, ENGINE_REASON_SIZE, "%s at %s, %s; not crun: %s", apptainer->version, apptainer->path,
-                 apptainer->setuid ? "setuid" : "with user namespaces", is->missing);
+                 engine_apptainer_way(o, apptainer), is->missing);
         return &engine_apptainer;
     }
     if (o->allow_host) {
@@ -92,7 +97,7 @@ static const struct engine_ops *engine_pick(const struct engine_options *o, stru
             return NULL;
         }
         snprintf(reason, ENGINE_REASON_SIZE, "configured; %s at %s, %s", apptainer->version, apptainer->path,
-                 apptainer->setuid ? "setuid" : o->isolation.uid == 0 ? "as root" : "with user namespaces");
+                 engine_apptainer_way(o, apptainer));
         return &engine_apptainer;
     }
     if (strcmp(o->wanted, "host") == 0) {

@@ -161,6 +161,11 @@ struct rpc_conn *link_conn(struct link *link)
     return link->conn;
 }
 
+const Interlink__Agent__V1__HelloResponse *link_hello(const struct link *link)
+{
+    return link->hello;
+}
+
 bool link_ready(const struct link *link)
 {
     return link->ready;

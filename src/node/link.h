@@ -19,6 +19,8 @@ struct link_owner {
 struct link *link_new(struct sandbox *sandbox, const struct link_owner *owner, void *arg, struct stream *stream, struct str early);
 struct rpc_conn *link_conn(struct link *link);
 bool link_ready(const struct link *link);
+/* What the agent said of itself; NULL until it has. Borrowed. */
+const Interlink__Agent__V1__HelloResponse *link_hello(const struct link *link);
 /* The network that the agent is in: a descriptor of its namespace, for the caller to close, when serve can see it; else -1. */
 int link_netns(const struct link *link);
 void link_bytes(const struct link *link, uint64_t *received, uint64_t *sent);

@@ -87,6 +87,10 @@ static void status_sandbox_info(struct arena *arena, const struct sandbox *sandb
     json_write_member_string(&w, "jobNodes", record->job_nodes);
     status_job_size(&w, record->size);
     json_write_member_bool(&w, "agentConnected", sandbox->link != NULL && link_ready(sandbox->link));
+    if (sandbox->link != NULL && link_hello(sandbox->link) != NULL) {
+        json_write_member_string(&w, "engine", link_hello(sandbox->link)->engine);
+        json_write_member_string(&w, "engineReason", link_hello(sandbox->link)->engine_reason);
+    }
     json_write_member_string(&w, "message", record->message);
     if (record->network != NULL)
         status_sandbox_network(&w, sandbox);
