@@ -54,6 +54,14 @@ void podrun_sandbox_config(struct arena *arena, const struct podrun *run, Runtim
     out->metadata->namespace_ = podrun_text(pod->namespace_);
     out->metadata->uid = podrun_text(pod->uid);
     out->hostname = podrun_text(run->spec.hostname);
+    if (run->spec.dns_servers.count + run->spec.dns_searches.count > 0) {
+        out->dns_config = ARENA_NEW(arena, Runtime__V1__DNSConfig);
+        runtime__v1__dnsconfig__init(out->dns_config);
+        out->dns_config->n_servers = run->spec.dns_servers.count;
+        out->dns_config->servers = podrun_texts(arena, run->spec.dns_servers.items, run->spec.dns_servers.count);
+        out->dns_config->n_searches = run->spec.dns_searches.count;
+        out->dns_config->searches = podrun_texts(arena, run->spec.dns_searches.items, run->spec.dns_searches.count);
+    }
     out->linux = ARENA_NEW(arena, Runtime__V1__LinuxPodSandboxConfig);
     runtime__v1__linux_pod_sandbox_config__init(out->linux);
     out->linux->security_context = ARENA_NEW(arena, Runtime__V1__LinuxSandboxSecurityContext);

@@ -23,6 +23,62 @@ static bool podspec_check_name(struct strmap *seen, const char *name, const char
     return true;
 }
 
+/* ---- what cannot be had ---- */
+
+/* Whether a client has said something by it: Go's clients write what is empty, too. */
+static bool podspec_says(const struct json *j)
+{
+    if (j == NULL || j->type == JSON_NULL)
+        return false;
+    if (j->type == JSON_BOOL)
+        return j->boolean;
+    return j->type == JSON_ARRAY || j->type == JSON_OBJECT ? j->count > 0 : j->text[0] != '\0';
+}
+
+/* Nothing is dropped in silence. */
+static bool podspec_refuse(const struct json *j, const char *const *names, size_t count, struct status *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct json *member = json_member(j, names[i]);
+        if (!podspec_says(member))
+            continue;
+        json_fail(member, err, "this cannot be had here");
+        err->code = STATUS_FAILED_PRECONDITION;
+        return false;
+    }
+    return true;
+}
+
+static bool podspec_refuse_of_pod(const struct json *spec, const struct json *context, struct status *err)
+{
+    static const char *const fields[] = { "hostPID", "hostIPC", "hostAliases", "resourceClaims", "ephemeralContainers" };
+    static const char *const security[] = { "seLinuxOptions", "sysctls", "windowsOptions" };
+
+    return podspec_refuse(spec, fields, COUNT_OF(fields), err) && podspec_refuse(context, security, COUNT_OF(security), err);
+}
+
+static bool podspec_refuse_of_container(const struct json *j, const struct json *context, struct status *err)
+{
+    static const char *const fields[] = { "volumeDevices", "restartPolicyRules" };
+    static const char *const security[] = { "seLinuxOptions", "windowsOptions" };
+    static const char *const mounts[] = { "subPathExpr", "recursiveReadOnly" };
+    static const char *const life[] = { "stopSignal" };
+    const struct json *list = json_member(j, "volumeMounts");
+    const char *mask = json_string(json_member(context, "procMount"), "");
+
+    for (JSON_EACH(mount, list)) {
+        const char *propagation = json_string(json_member(mount, "mountPropagation"), "");
+        if (!podspec_refuse(mount, mounts, COUNT_OF(mounts), err))
+            return false;
+        if (propagation[0] != '\0' && strcmp(propagation, "None") != 0)
+            return json_fail(mount, err, "mountPropagation: \"%.40s\" cannot be had here", propagation);
+    }
+    if (mask[0] != '\0' && strcmp(mask, "Default") != 0)
+        return json_fail(context, err, "procMount: \"%.40s\" cannot be had here", mask);
+    return podspec_refuse(j, fields, COUNT_OF(fields), err) && podspec_refuse(context, security, COUNT_OF(security), err) &&
+           podspec_refuse(json_member(j, "lifecycle"), life, COUNT_OF(life), err);
+}
+
 /* ---- volumes ---- */
 
 const struct interlink_volume *podspec_volume(const struct podspec *spec, const char *name)
@@ -238,7 +294,7 @@ static bool podspec_read_container(struct arena *arena, struct podspec *spec, st
     if (!json_read_string(j, "restartPolicy", &restart, err) || !json_read_string(j, "imagePullPolicy", &c->pull_policy, err) ||
         !json_read_bool(j, "stdin", &c->stdin, err) || !podspec_read_termination(j, c, err) ||
         !json_read_node(j, "securityContext", JSON_OBJECT, &security, err) ||
-        !podspec_read_security(arena, security, &c->security, err))
+        !podspec_read_security(arena, security, &c->security, err) || !podspec_refuse_of_container(j, security, err))
         return false;
     if (c->pull_policy[0] == '\0')
         c->pull_policy = podspec_default_policy(c->base->image);
@@ -307,7 +363,7 @@ static bool podspec_read_create(struct arena *arena, struct str manifest, struct
 bool podspec_read(struct arena *arena, struct str manifest, const char *address, struct podspec *out, struct status *err)
 {
     struct podspec_security security = { .run_as_user = -1, .run_as_group = -1, .seccomp = "" };
-    const struct json *spec = NULL, *context = NULL;
+    const struct json *spec = NULL, *context = NULL, *dns = NULL;
 
     *out = (struct podspec){ .fs_group = -1, .address = address };
     if (!podspec_read_create(arena, manifest, &out->create, err))
@@ -321,6 +377,8 @@ bool podspec_read(struct arena *arena, struct str manifest, const char *address,
     return podspec_read_restart(pod, &out->restart, err) && json_read_node(pod->json, "spec", JSON_OBJECT, &spec, err) &&
            json_read_bool(spec, "shareProcessNamespace", &out->share_pids, err) &&
            json_read_node(spec, "securityContext", JSON_OBJECT, &context, err) &&
+           json_read_node(spec, "dnsConfig", JSON_OBJECT, &dns, err) && podspec_read_strings(arena, dns, "nameservers", &out->dns_servers, err) &&
+           podspec_read_strings(arena, dns, "searches", &out->dns_searches, err) && podspec_refuse_of_pod(spec, context, err) &&
            podspec_read_security_common(context, &security, err) && podspec_read_groups(arena, context, out, err) &&
            podspec_check_volumes(out, err) && podspec_read_containers(arena, out, &security, err);
 }

@@ -78,6 +78,7 @@ struct podspec {
     enum podspec_restart restart;
     int64_t grace_seconds;
     const char *hostname;
+    struct interlink_strings dns_servers, dns_searches; /* none: the machine's own */
     int64_t *groups; /* supplementary ones, fsGroup among them */
     size_t group_count;
     int64_t fs_group; /* < 0: none */

@@ -9,7 +9,7 @@
 
 #include "base/base.h"
 
-/* Says that a pod's single container is our agent: the one kind of pod the `local` backend runs. */
+/* Says that a pod's single container is our agent, which a node drives. A plugin of ours runs any other pod from its manifest. */
 #define INTERLINK_JOB_ANNOTATION "interlink.eu/job"
 #define INTERLINK_JOB_AGENT "agent"
 

@@ -113,6 +113,11 @@ static void test_refused(void **state)
         { POD(ONE(",\"securityContext\":{\"seccompProfile\":{\"type\":\"Localhost\"}}")), "Localhost" },
         { POD(ONE(",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"x\"}]") ",\"volumes\":[{\"name\":\"v\",\"emptyDir\":{}}]"),
           "mountPath" },
+        { POD(ONE("") ",\"hostPID\":true"), "hostPID" },
+        { POD(ONE("") ",\"hostAliases\":[{\"ip\":\"1.2.3.4\"}]"), "hostAliases" },
+        { POD(ONE("") ",\"securityContext\":{\"sysctls\":[{\"name\":\"x\"}]}"), "sysctls" },
+        { POD(ONE(",\"volumeDevices\":[{\"name\":\"x\"}]")), "volumeDevices" },
+        { POD(ONE(",\"securityContext\":{\"procMount\":\"Unmasked\"}")), "procMount" },
         { POD(ONE("") ",\"volumes\":[{\"name\":\"v\",\"hostPath\":{\"path\":\"x\"}}]"), "absolute" },
         { POD(ONE("") ",\"volumes\":[{\"name\":\"v\",\"emptyDir\":{}},{\"name\":\"v\",\"emptyDir\":{}}]"), "two called" },
     };

@@ -207,6 +207,21 @@ def test_a_large_log_is_rotated_and_bounded(plugin, image):
     lines = seen[0].splitlines()
     assert len(lines) == 400000 and lines[0] == "1 0123456789" and lines[-1] == "400000 0123456789"
     assert len(list((plugin.job_dir(p) / "logs" / "main").glob("0.log*"))) >= 3
+    # Twenty that do not read: what they do not take is not read from the disk, and the plugin goes on.
+    idle = []
+    for _ in range(20):
+        connection = kit.UnixHTTP(plugin.socket, 30)
+        connection.request("GET", "/getLogs", json.dumps(plugin.log_request(p, "main")))
+        idle.append(connection)
+    before = time.monotonic()
+    assert logs(plugin, p, "main", Tail=1) == "400000 0123456789\n"
+    assert time.monotonic() - before < 10
+    pages = int(open(f"/proc/{plugin.process.pid}/io").read().split("rchar:")[1].split()[0])
+    assert logs(plugin, p, "main", Tail=1) == "400000 0123456789\n"
+    read = int(open(f"/proc/{plugin.process.pid}/io").read().split("rchar:")[1].split()[0]) - pages
+    assert read < 32 << 20, f"{read} bytes read for one line"
+    for connection in idle:
+        connection.close()
     assert logs(plugin, p, "main", Tail=3).splitlines() == [f"{i} 0123456789" for i in (399998, 399999, 400000)]
     plugin.delete(p)
 
