@@ -272,7 +272,8 @@ static const char slurm_script_functions[] =
     "now() { date +%s; }\n"
     /* The last is one file for all jobs: the plugin looks at its time. */
     "note() { printf '%s\\n' \"$2\" >\"$1.new\" && mv \"$1.new\" \"$1\"; echo >../../changed; } 2>/dev/null\n"
-    "end() { note ended \"$1 $(now) $noticed $termed\"; exit \"$1\"; }\n"
+    /* Slurm may signal the programs that write the record, too. */
+    "end() { trap '' TERM USR1 USR2; note ended \"$1 $(now) $noticed $termed\"; exit \"$1\"; }\n"
     "pass() { [ -n \"$agent\" ] || end 143; kill -s TERM \"$agent\" 2>/dev/null; }\n"
     /* Asked again, by a plugin that was started again: it has been passed on. */
     "trap '[ $noticed != 0 ] || { noticed=$(now); pass; }' USR2\n"
