@@ -482,6 +482,8 @@
 #define CONTAINER_JOB_DRAIN_MS 20000
 /* A container that is being stopped is waited for that long to have its output until then. */
 #define CONTAINER_JOB_STOP_LOG_MS 5000
+/* An agent whose container has ended waits for the next attempt: kubelet's first two come within that time. */
+#define CONTAINER_JOB_LINGER_MS 15000
 /* A log stream that broke or could not be had is asked for again. */
 #define CONTAINER_JOB_LOG_RETRY_MS 3000
 #define CONTAINER_JOB_LOG_TRIES 5

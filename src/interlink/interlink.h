@@ -127,6 +127,8 @@ enum interlink_job_stage interlink_job_stage(const struct interlink_job *job);
 const struct status *interlink_job_error(const struct interlink_job *job);
 /* Last state told; phase UNKNOWN before the first. */
 const struct interlink_job_state *interlink_job_state(const struct interlink_job *job);
+/* Its callbacks hear this from now on. */
+void interlink_job_give(struct interlink_job *job, void *arg);
 /* The end that is reported next is one. */
 void interlink_job_believe(struct interlink_job *job);
 /* Forgets it here; the target keeps it. Its callbacks are not called any more. NULL is fine. */

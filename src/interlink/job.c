@@ -434,6 +434,11 @@ static bool job_end_doubtful(struct interlink_job *job, enum interlink_phase pha
     return now - job->doubt_ms < INTERLINK_END_DOUBT_MS;
 }
 
+void interlink_job_give(struct interlink_job *job, void *arg)
+{
+    job->arg = arg;
+}
+
 void interlink_job_believe(struct interlink_job *job)
 {
     job->believed = true;

@@ -113,6 +113,61 @@ static void container_inside_create(struct container *container)
               container_inside_call_new(container));
 }
 
+/* ---- another attempt in the same job ---- */
+
+static struct container *container_inside_idle(const struct container *container)
+{
+    const Interlink__State__V1__Container *record = container->record;
+
+    for (LIST_EACH(struct container, c, &container->sandbox->containers, link))
+        if (c != container && c->job != NULL && c->job->link != NULL && link_ready(c->job->link) && c->job->job != NULL &&
+            !c->job->ending && c->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED &&
+            strcmp(c->record->config->metadata->name, record->config->metadata->name) == 0 &&
+            strcmp(c->record->image_id, record->image_id) == 0)
+            return c;
+    return NULL;
+}
+
+static void container_inside_on_taken(void *arg, const struct status *err)
+{
+    struct container *container = arg;
+
+    if (err != NULL)
+        container_inside_failed(container, err);
+    else if (container->job->link != NULL && link_ready(container->job->link))
+        container_inside_create(container); /* else when the agent calls again */
+}
+
+bool container_inside_take_over(struct container *container)
+{
+    struct container *old = container_inside_idle(container);
+    Interlink__State__V1__Container *record = container->record;
+    struct container_job *job = container->job;
+
+    if (old == NULL)
+        return false;
+    log_info("container %.13s: goes on in the job of attempt %.13s", record->id, old->record->id);
+    timer_stop(&old->job->patience);
+    pb_set(&record->job_uid, old->record->job_uid);
+    pb_set(&record->job_id, old->record->job_id);
+    pb_set(&record->token, old->record->token);
+    pb_set(&record->agent_id, *old->record->agent_id != '\0' ? old->record->agent_id : old->record->id);
+    record->submitted_at = old->record->submitted_at;
+    record->job_wanted = record->submitted = true;
+    buf_free(&job->request);
+    job->job = old->job->job;
+    job->link = old->job->link;
+    old->job->job = NULL;
+    old->job->link = NULL;
+    interlink_job_give(job->job, container);
+    link_give(job->link, container);
+    /* In this order: the job is never without somebody who remembers it. */
+    container_put(container, container_inside_on_taken, container);
+    old->record->job_wanted = old->record->submitted = false;
+    container_put(old, NULL, NULL);
+    return true;
+}
+
 /* ---- the link ---- */
 
 static void container_inside_on_ready(void *arg, const Interlink__Agent__V1__HelloResponse *hello)

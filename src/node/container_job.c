@@ -345,6 +345,8 @@ static void container_job_start(struct container *container, struct rpc_call *ca
     if (job->starting || container_job_held(container))
         return; /* this call joins */
     container->starting = job->starting = true;
+    if (container->sandbox->handler->inside && container_inside_take_over(container))
+        return;
     if (job->request.n > 0)
         container_job_want(container);
     else if (!container_job_prepare_again(container, &err))
@@ -565,13 +567,22 @@ void container_job_end(struct container *container, int64_t grace_s)
     timer_start(container->node->loop, &job->patience, CONTAINER_JOB_STOP_LOG_MS, container_job_delete, container);
 }
 
+static void container_job_on_linger_over(void *arg)
+{
+    container_job_end(arg, 0);
+}
+
 /* All output is stored. */
 static void container_job_on_log_over(struct container *container)
 {
-    if (container->job == NULL)
+    struct container_job *job = container->job;
+
+    if (job == NULL)
         return;
-    if (container->job->ending)
+    if (job->ending)
         container_job_delete(container);
+    else if (job->link != NULL && !job->stopped && container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
+        timer_start(container->node->loop, &job->patience, CONTAINER_JOB_LINGER_MS, container_job_on_linger_over, container);
     else if (container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
         container_job_end(container, 0); /* the site need not keep its files any longer */
 }
@@ -582,6 +593,7 @@ static void container_job_stop(struct container *container, struct rpc_call *cal
         rpc_reply_packed(call, "", 0);
         return;
     }
+    container->job->stopped = true;
     if (container->job->link != NULL && container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__RUNNING && !container->job->ending) {
         container_stop_by_agent(container, call, timeout_s);
         return;
@@ -610,6 +622,30 @@ void container_job_cancel(struct container *container)
 
 /* ---- after a restart ---- */
 
+/* By a later attempt, of which this one's record does not tell yet. */
+static bool container_job_was_taken(const struct container *container)
+{
+    const Interlink__State__V1__Container *record = container->record;
+
+    for (LIST_EACH(struct container, c, &container->sandbox->containers, link))
+        if (c != container && c->record->job_wanted && strcmp(c->record->job_uid, record->job_uid) == 0 &&
+            record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED && c->record->created_at > record->created_at)
+            return true;
+    return false;
+}
+
+struct container *container_job_by_agent(struct node *node, const char *id)
+{
+    struct strmap_iter it = { 0 };
+
+    while (strmap_next(&node->containers, &it)) {
+        struct container *container = it.value;
+        if (strcmp(container->record->agent_id, id) == 0 && container_job_held(container))
+            return container;
+    }
+    return strmap_get(&node->containers, id);
+}
+
 void container_job_adopt(struct container *container)
 {
     const Interlink__State__V1__Container *record = container->record;
@@ -620,6 +656,10 @@ void container_job_adopt(struct container *container)
     int64_t age_ms = (clock_real_ns() - record->submitted_at) / 1000000;
 
     job->created = true;
+    if (container_job_was_taken(container)) {
+        container_job_forget(container);
+        return;
+    }
     if (!record->job_wanted || !container_job_fill(&arena, container, NULL, &create, &err))
         return;
     job->job = interlink_job_new(container->sandbox->handler->target, &create, &container_job_events, container);

@@ -32,6 +32,8 @@ void container_job_cancel(struct container *container);
 void container_job_adopt(struct container *container);
 /* Where its job is: "job 4711 is queued: Priority"; "" when there is nothing to say. */
 const char *container_job_words(const struct container *container);
+/* Whose agent calls itself so; NULL: no container's. */
+struct container *container_job_by_agent(struct node *node, const char *id);
 /* The agent in the container has called in: takes the stream. */
 void container_job_attach(struct container *container, struct stream *stream, struct str early);
 /* The agent of a container of the pod that runs, for what is asked of the pod as a whole. NULL: UNAVAILABLE. */

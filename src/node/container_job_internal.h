@@ -20,6 +20,7 @@ struct container_job {
     bool created;                    /* CreateContainer has succeeded */
     bool starting;                   /* from StartContainer until it is answered */
     bool ending;                     /* the job is to be deleted */
+    bool stopped;                    /* kubelet wanted it to end: no other attempt will follow */
     bool farewell;                   /* its agent was asked to end, so that it leaves nothing behind */
     bool cancelled;                  /* and its deletion was asked for */
     int64_t grace_s;
@@ -41,6 +42,8 @@ bool container_job_read_image(const struct container *container, struct image_co
 /* ---- container_inside.c: the agent that runs the container's command where the site has made the container ---- */
 /* NULL: UNAVAILABLE. */
 struct link *container_inside_link(struct container *container, struct status *err);
+/* The job of an earlier attempt, whose agent waits, becomes this container's, and runs its command. False: there is none. */
+bool container_inside_take_over(struct container *container);
 /* Asks the agent to end; container_job_delete() when its connection has gone. False: there is none to ask. */
 bool container_inside_shutdown(struct container *container);
 void container_inside_follow_log(struct container *container);

@@ -156,6 +156,11 @@ struct link *link_new(struct sandbox *sandbox, const struct link_owner *owner, v
     return link;
 }
 
+void link_give(struct link *link, void *arg)
+{
+    link->arg = arg;
+}
+
 struct rpc_conn *link_conn(struct link *link)
 {
     return link->conn;

@@ -17,6 +17,8 @@ struct link_owner {
 
 /* Takes the stream; says hello, configures the sandbox (once its network is up), subscribes to events; then on_ready. */
 struct link *link_new(struct sandbox *sandbox, const struct link_owner *owner, void *arg, struct stream *stream, struct str early);
+/* Its owner's callbacks hear this from now on. */
+void link_give(struct link *link, void *arg);
 struct rpc_conn *link_conn(struct link *link);
 bool link_ready(const struct link *link);
 /* What the agent said of itself; NULL until it has. Borrowed. */

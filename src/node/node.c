@@ -119,7 +119,7 @@ static bool node_authorise(void *arg, const char *id, const char *token, struct 
 {
     struct node *node = arg;
     const struct sandbox *sandbox = strmap_get(&node->sandboxes, id);
-    const struct container *container = strmap_get(&node->containers, id);
+    const struct container *container = container_job_by_agent(node, id);
 
     /* To be told that there is no such pod would be its end. */
     if (strmap_get(&node->left_alone, id) != NULL || (sandbox == NULL && container == NULL && node->left_alone.count > 0))
@@ -140,7 +140,7 @@ static void node_on_agent(void *arg, const char *id, struct stream *stream, stru
 {
     struct node *node = arg;
     struct sandbox *sandbox = strmap_get(&node->sandboxes, id);
-    struct container *container = strmap_get(&node->containers, id);
+    struct container *container = container_job_by_agent(node, id);
 
     if (container != NULL)
         container_job_attach(container, stream, early);

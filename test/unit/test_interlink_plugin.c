@@ -119,7 +119,7 @@ static void heard_cancelled(void *arg)
     ((struct fixture *)arg)->cancelled++;
 }
 
-static const struct interlink_job_events events = { heard_submitted, heard_rejected, heard_state };
+static const struct interlink_job_events events = { .on_submitted = heard_submitted, .on_rejected = heard_rejected, .on_state = heard_state };
 
 static const char *const uid = "0a0b0c0d-0000-4000-8000-000000000001";
 

@@ -293,6 +293,20 @@ def test_inside(serve, cri):
         cri.runtime.StartContainer(pb.StartContainerRequest(container_id=missing))
     quick = pod.run("sh", "-c", "echo quick; exit 6", name="quick")
     assert exited(cri, quick).exit_code == 6 and pod.output(quick)[0] == b"quick\n"
+    # The next attempt runs in the same job.
+    jobs = len(serve.site.creates)
+    again = container_config("quick", BUSYBOX, "sh", "-c", "echo again; sleep 1000")
+    again.metadata.attempt = 1
+    again = cri.create(pod.id, again, pod.config)
+    cri.runtime.StartContainer(pb.StartContainerRequest(container_id=again))
+    assert len(serve.site.creates) == jobs
+    cri.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=quick))
+    serve.kill()
+    serve.start()
+    wait(lambda: exec_works(cri, again), "the agent calls again, by the name of the first attempt")
+    cri.runtime.StopContainer(pb.StopContainerRequest(container_id=again, timeout=0))
+    assert cri.status(again).exit_code == 137
+    wait(lambda: not serve.site.jobs, "the job's end")
 
 
 def exec_works(cri, container):
