@@ -353,3 +353,45 @@ def test_by_hand(image, plugin, tmp_path):
                           text=True, timeout=60)
     assert done.returncode == 64 and "uid" in done.stderr
     plugin.delete(p)
+
+
+def test_a_pull_goes_on_in_the_next_life(plugin, registry):
+    p = run(plugin, pod([container("main", "echo at last", f"{registry.name}/tests/late:1")]))
+    wait_status(plugin, p, lambda s: s["main"]["state"].get("waiting", {}).get("reason") == "ErrImagePull")
+    plugin.kill()
+    registry.put("tests/late", "1", busybox_image(Labels={"late": "yes"}))
+    plugin.start()
+    wait_status(plugin, p, ended())
+    assert logs(plugin, p, "main") == "at last\n"
+    plugin.delete(p)
+
+
+def test_kill_in_the_middle_of_creates(plugin, image):
+    """Whatever was answered runs, once; what was not may be asked for again."""
+    pods = [pod([container("main", "echo ran; exit 3", image)]) for _ in range(6)]
+    answered = {}
+
+    def create(p):
+        try:
+            status, text = plugin.create(p)
+        except OSError:
+            return
+        if status == 200:
+            answered[p["metadata"]["uid"]] = json.loads(text)["PodJID"]
+
+    threads = [threading.Thread(target=create, args=(p,)) for p in pods]
+    for t in threads[:3]:
+        t.start()
+    plugin.kill()
+    for t in threads[:3]:
+        t.join()
+    plugin.start()
+    for p in pods:
+        # One that was not answered is removed first: 503 until then.
+        kit.wait_for(lambda p=p: plugin.create(p)[0] == 200, what="a create")
+        jid = plugin.created(p)
+        assert answered.get(p["metadata"]["uid"], jid) == jid
+    for p in pods:
+        s = wait_status(plugin, p, ended())
+        assert s["main"]["state"]["terminated"]["exitCode"] == 3 and logs(plugin, p, "main") == "ran\n"
+        assert plugin.delete(p)[0] == 200
