@@ -516,7 +516,7 @@ void sandbox_on_agent_lost(void *arg, const struct status *err)
     }
     log_info("pod %.13s: the agent's connection ended (%s); it will call again if it lives", sandbox->record->id,
              err->message);
-    if (sandbox->job != NULL && interlink_job_state(sandbox->job)->phase == INTERLINK_RUNNING)
+    if (sandbox->job != NULL && interlink_job_state(sandbox->job)->phase < INTERLINK_TERMINATED) /* it ran, whatever was told last */
         call_in_expect(sandbox);
     interlink_target_poll_soon(sandbox->handler->target);
 }

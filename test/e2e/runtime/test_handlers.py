@@ -37,7 +37,10 @@ class World:
         before = {name: len(site.pods) for name, site in self.sites.items()}
         with refused("UNAVAILABLE", "job"):
             self.serve.client.run_pod(config, handler)
-        found = [name for name, site in self.sites.items() if len(site.pods) > before[name]]
+        end = time.monotonic() + 10  # the answer may come before the site has heard of it
+        while not (found := [name for name, site in self.sites.items() if len(site.pods) > before[name]]):
+            assert time.monotonic() < end, "no site has heard of the pod"
+            time.sleep(0.01)
         assert len(found) == 1, found
         return found[0]
 

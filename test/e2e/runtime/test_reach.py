@@ -136,9 +136,13 @@ def cri(world):
     until(lambda: not world.commands(), what="the end of the commands of pods that are gone")
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def cut(world):
+    """While nothing gets through directly; a pod that has no other way waits from the beginning, since there is nothing to say at once."""
     world.away()
+    world.lost = pod_config("lost")
+    with pytest.raises(grpc.RpcError):
+        world.client.runtime.RunPodSandbox(pb.RunPodSandboxRequest(config=world.lost, runtime_handler="direct"), timeout=1)
     yield
     world.back()
 
@@ -162,29 +166,54 @@ def count(cri, container):
     return len(log_lines(cri, container))
 
 
-def test_through_a_proxy(world, cri, cut):
-    asked = len(world.proxy.asked)
-    pod = Pod(world, cri, "proxied", handler="proxied")
-    container = pod.run("sh", "-c", LINES)
-    assert cri.exec_sync(container, "echo", "hello").stdout == b"hello\n"
-    assert world.proxy.asked[asked] == (f"10.198.1.2:{PORT}", "Basic bWU6YSBi")
-    ends_whole(cri, container)
+@pytest.mark.usefixtures("cut")
+class TestNotDirectly:
+    def test_through_a_proxy(self, world, cri):
+        asked = len(world.proxy.asked)
+        pod = Pod(world, cri, "proxied", handler="proxied")
+        container = pod.run("sh", "-c", LINES)
+        assert cri.exec_sync(container, "echo", "hello").stdout == b"hello\n"
+        assert world.proxy.asked[asked] == (f"10.198.1.2:{PORT}", "Basic bWU6YSBi")
+        ends_whole(cri, container)
 
+    def test_by_a_command(self, world, cri):
+        stale = pathlib.Path(f"/tmp/.interlink-{os.getpid():064x}")
+        stale.symlink_to("/nonexistent/job")  # of an agent that was killed
+        pod = Pod(world, Patient(cri), "dialled", handler="dialled")
+        assert not os.path.lexists(stale) and os.path.lexists(f"/tmp/.interlink-{pod.id}")
+        container = pod.run("sh", "-c", LINES)
+        assert cri.exec_sync(container, "echo", "hello").stdout == b"hello\n"
+        big = cri.exec_sync(container, "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x")
+        assert big.stdout == b"x" * 3000000
+        (command,) = world.commands()
+        os.kill(command, signal.SIGKILL)
+        until(lambda: world.commands() not in ([], [command]) and world.connected(pod), what="another command")
+        assert len(world.commands()) == 1  # for as long as it lasts
+        ends_whole(cri, container)
 
-def test_by_a_command(world, cri, cut):
-    stale = pathlib.Path(f"/tmp/.interlink-{os.getpid():064x}")
-    stale.symlink_to("/nonexistent/job")  # of an agent that was killed
-    pod = Pod(world, Patient(cri), "dialled", handler="dialled")
-    assert not os.path.lexists(stale) and os.path.lexists(f"/tmp/.interlink-{pod.id}")
-    container = pod.run("sh", "-c", LINES)
-    assert cri.exec_sync(container, "echo", "hello").stdout == b"hello\n"
-    big = cri.exec_sync(container, "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x")
-    assert big.stdout == b"x" * 3000000
-    (command,) = world.commands()
-    os.kill(command, signal.SIGKILL)
-    until(lambda: world.commands() not in ([], [command]) and world.connected(pod), what="another command")
-    assert len(world.commands()) == 1  # for as long as it lasts
-    ends_whole(cri, container)
+    def test_by_no_way_at_all(self, world, cri):
+        """The pod's event says what was tried, and what to set; when the way is free the same job becomes the pod."""
+        config = world.lost
+        words = ("has started", "its agent has not called in for", "cannot reach the node: relay 10.198.1.2:10443 (no proxy)", "No route to host",
+                 "Relay.Advertise (10.198.1.2:10443)", "https_proxy", "Dial")
+        said = ""
+
+        def told():
+            nonlocal said
+            with pytest.raises(grpc.RpcError) as caught:
+                cri.run_pod(config, "direct")
+            said = caught.value.details()
+            return all(word in said for word in words)
+
+        try:
+            until(told, 30, "the words")
+        except AssertionError:
+            raise AssertionError(said) from None
+        world.back()
+        try:
+            assert Patient(cri).run_pod(config, "direct")
+        finally:
+            world.away()
 
 
 def test_join_leads_to_agents_alone(tmp_path):
@@ -200,31 +229,6 @@ def test_join_leads_to_agents_alone(tmp_path):
     finally:
         foreign.unlink()
     assert subprocess.run([BINARY, "join"], capture_output=True, timeout=20, check=False).returncode == 2
-
-
-def test_by_no_way_at_all(world, cri, cut):
-    """The pod's event says what was tried, and what to set; when the way is free the same job becomes the pod."""
-    config = pod_config("lost")
-    words = ("has started", "its agent has not called in for", "cannot reach the node: relay 10.198.1.2:10443 (no proxy)", "No route to host",
-             "Relay.Advertise (10.198.1.2:10443)", "https_proxy", "Dial")
-    said = ""
-
-    def told():
-        nonlocal said
-        with pytest.raises(grpc.RpcError) as caught:
-            cri.run_pod(config, "direct")
-        said = caught.value.details()
-        return all(word in said for word in words)
-
-    try:
-        until(told, 30, "the words")
-    except AssertionError:
-        raise AssertionError(said) from None
-    world.back()
-    try:
-        assert Patient(cri).run_pod(config, "direct")
-    finally:
-        world.away()
 
 
 def test_a_link_that_is_lost_without_a_word(world, cri):
