@@ -558,12 +558,21 @@ static void agent_on_farewell(void *arg)
     loop_stop(p->agent.loop);
 }
 
+static void agent_remove_own_dir(const struct agent_program *p)
+{
+    struct status err;
+
+    if (*p->own_dir != '\0' && !tree_remove(p->own_dir, &err))
+        log_warn("%s", err.message);
+}
+
 /* Everything is gone and the calls are answered; what is queued goes out before the connection is closed. */
 static void agent_on_ended(void *arg)
 {
     struct agent_program *p = arg;
 
     p->leaving = true;
+    agent_remove_own_dir(p); /* with the connection the node may have the job killed */
     timer_stop(&p->redial);
     agent_join_close(&p->join);
     dial_cancel(p->dial);
@@ -577,7 +586,6 @@ static void agent_on_ended(void *arg)
 static void agent_free(struct agent_program *p)
 {
     struct agent *agent = &p->agent;
-    struct status err = STATUS_INIT;
 
     timer_stop(&p->redial);
     timer_stop(&p->farewell);
@@ -600,8 +608,7 @@ static void agent_free(struct agent_program *p)
     loop_free(agent->loop);
     scratch_close(&agent->scratch);
     free(agent->machine_name);
-    if (*p->own_dir != '\0' && !tree_remove(p->own_dir, &err))
-        log_warn("%s", err.message);
+    agent_remove_own_dir(p);
     free(p->own_dir);
     free(p->token_file);
     free(agent->job_dir);
