@@ -11,7 +11,7 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parents[3]
 NOBODY = 65534
 APPLETS = "sh cat dd echo head hostname id ls ps seq setsid sleep stty tr true".split()
-FOLDERS = ["base", "text", "io", "http", "rpc", "image", "agent"]
+FOLDERS = ["base", "text", "io", "http", "rpc", "image", "interlink", "kube", "agent"]
 LIBRARIES = "crun curl archive zstd nghttp2 bearssl protobuf-c z yaml llhttp seccomp cap pthread".split()
 
 
