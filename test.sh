@@ -16,7 +16,7 @@ set -u
 cd "$(dirname "$0")" || exit 1
 
 everyday="build layout proto unit fuzz e2e"
-all="$everyday repro flat dist release kubernetes"
+all="$everyday repro flat dist release kubernetes slurm"
 suites=${*:-$everyday}
 [ "$suites" = all ] && suites=$all
 
@@ -165,6 +165,11 @@ kubernetes_is_there() {
     [ $status = 0 ] || [ $status = 77 ] || { tail -n 20 "$logs/kubernetes-build.log"; return 1; }
 }
 
+# A Slurm of the distribution's, where it can be installed; the tests say why they skip without.
+slurm_is_there() {
+    [ "$(id -u)" != 0 ] || tools/deps.sh slurm-wlm munge patchelf >"$logs/slurm-deps.log" 2>&1 || tail -n 3 "$logs/slurm-deps.log"
+}
+
 for suite in $suites; do
     case $suite in
     build) check build static_and_small ;;
@@ -184,7 +189,14 @@ for suite in $suites; do
             e2e kubernetes interlink-cri test/e2e/kubernetes -n $((jobs + 1)) --dist loadfile
         fi
         ;;
-    slurm) if make -j"$jobs" san >"$logs/san.log" 2>&1; then e2e slurm build/san/interlink-cri test/e2e/slurm; else count e2e-build 0 1 0; fi ;;
+    slurm)
+        if ! make -j"$jobs" san >"$logs/san.log" 2>&1 || ! kubernetes_is_there; then
+            count slurm-build 0 1 0
+        else
+            slurm_is_there
+            e2e slurm build/san/interlink-cri test/e2e/slurm -n $((jobs + 1)) --dist loadfile
+        fi
+        ;;
     *) echo "test.sh: unknown suite $suite; see the head of this file" >&2; exit 2 ;;
     esac
 done

@@ -64,6 +64,16 @@ class Site:
     def job(self, jid):
         return next(j for j in self.jobs() if j["JobID"] == jid)
 
+    def start_requeued(self, jid):
+        """Slurm lets a requeued job wait two minutes, counted from when the first run has been cleared away."""
+        def runs():
+            found = self.job(jid)["State"]
+            if found == "PENDING":
+                self.scontrol("update", f"JobId={jid}", "StartTime=now", check=False)
+                time.sleep(0.5)
+            return found == "RUNNING"
+        kit.wait_for(runs, 150, f"job {jid} to run again")
+
     def scontrol(self, *words, check=True):
         return self.run("scontrol", *words, check=check)
 

@@ -181,8 +181,7 @@ def test_a_requeued_job_is_followed(cluster, cri):
     jid = cluster.job_of(pod.id)
     cluster.site.scontrol("requeue", jid)
     until(lambda: cluster.site.job(jid)["State"] == "PENDING", 60)
-    cluster.site.scontrol("update", f"JobId={jid}", "StartTime=now")
-    until(lambda: cluster.site.job(jid)["State"] == "RUNNING", 150)
+    cluster.site.start_requeued(jid)
     assert cri.wait_exit(container, 90).exit_code != 0
     pod.wait_for_agent(60)
     assert state(cri, pod).status.state == pb.SANDBOX_READY

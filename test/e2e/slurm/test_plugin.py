@@ -246,8 +246,8 @@ def test_a_requeued_job_is_followed(site, plugin):
     site.scontrol("requeue", jid)
     state = until(lambda: plugin.state(the_pod).get("waiting"), what="the queue again")
     assert "requeued 1 times" in until(lambda: plugin.state(the_pod)["waiting"].get("message")), state
-    site.scontrol("update", f"JobId={jid}", "StartTime=now")
-    plugin.wait_phase(the_pod, "running", 150)
+    site.start_requeued(jid)
+    plugin.wait_phase(the_pod, "running", 60)
     until(lambda: "restart 1" in plugin.logs(the_pod)[1])
     until(lambda: not (plugin.job_dir(the_pod) / "scratch").exists())
     assert plugin.created(the_pod) == jid

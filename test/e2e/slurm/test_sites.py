@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import tempfile
 
 import pytest
@@ -13,6 +12,7 @@ from cri import pb
 from serving import BINARY, Pod, Serve, free_port, make_images
 from slurm_site import NOBODY, TOP, Plugin
 from test_dial import Patient
+from test_multinode import apptainer, static  # noqa: F401 - a fixture
 
 PAGES = sorted(p.stem for p in (TOP / "docs" / "sites").glob("*.md"))
 
@@ -26,18 +26,10 @@ def blocks(page):
     return found
 
 
-def apptainer():
-    done = subprocess.run([TOP / "test" / "fixtures" / "slurm" / "apptainer.sh", TOP / "build" / "apptainer"], capture_output=True, text=True,
-                          check=False, timeout=250)
-    if done.returncode != 0:
-        pytest.skip(f"apptainer cannot be had here: {(done.stdout + done.stderr).strip().splitlines()[-1:]}")
-    return TOP / "build" / "apptainer" / "usr" / "bin" / "apptainer"
-
-
 class Place:
     """serve and the plugin as a page has them."""
 
-    def __init__(self, site, page, user, environment):
+    def __init__(self, site, page, user, environment, program):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="icri-", dir="/tmp"))
         self.root.chmod(0o755)
         shared = self.root / "shared"
@@ -49,15 +41,15 @@ class Place:
             "/etc/interlink-cri/inside-ca.pem": f"{self.root}/ca.pem", "https://registry.inside.example": "https://127.0.0.1:1",
         }
         if page == "no-user-namespaces":
-            self.words["/opt/site/bin/apptainer"] = str(apptainer())
+            self.words["/opt/site/bin/apptainer"] = apptainer(user).split("=")[1]
         found = blocks(page)
         (self.root / "ca.pem").write_bytes(pathlib.Path("/etc/ssl/certs/ca-certificates.crt").read_bytes())
         self.plugin = Plugin(site, shared, "", user=user, environment=environment)
-        self.plugin.stop()
         # The page's own file; its folder and its socket are where it says.
         (shared / "plugin.yaml").write_text(self.here(found["plugin.yaml"]) + "  PollMin: 200ms\n")
         at = self.plugin.command.index("--config")
-        self.plugin.command = self.plugin.command[:self.plugin.command.index("plugin") + 1] + self.plugin.command[at:at + 2]
+        before = self.plugin.command[:self.plugin.command.index("plugin") - 1]
+        self.plugin.command = [*before, str(program), "plugin", *self.plugin.command[at:at + 2]]
         self.plugin.socket = f"{shared}/plugin/plugin.sock"
         self.plugin.dir = shared / "plugin"
         self.plugin.start()
@@ -83,13 +75,13 @@ class Place:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_pod(site, page):
+def test_a_pod(site, page, static):  # noqa: F811
     """Run, reached by exec, ended; by the engine and the way that the page names."""
     user = NOBODY if page in ("no-root", "no-user-namespaces") else None
     environment = {}
     if page == "airgapped":  # whoever asks anything outside fails at once
         environment = {"https_proxy": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1", "no_proxy": "127.0.0.1"}
-    place = Place(site, page, user, environment)
+    place = Place(site, page, user, environment, static if page == "no-user-namespaces" else BINARY)
     try:
         cri = place.serve.client
         pod = Pod(place.serve, Patient(cri), page, handler="slurm")
@@ -97,7 +89,7 @@ def test_a_pod(site, page):
         assert cri.exec_sync(container, "sh", "-c", "echo from inside").stdout == b"from inside\n"
         info = cri.runtime.PodSandboxStatus(pb.PodSandboxStatusRequest(pod_sandbox_id=pod.id, verbose=True)).info["info"]
         engine = "apptainer" if page == "no-user-namespaces" else "crun"
-        assert f'"engine":"{engine}"' in info.replace(" ", ""), info
+        assert f'"engine":"{engine}"' in info, info
         if page == "no-outbound":
             assert "Relay" not in blocks(page)["config.yaml"]
         if page == "airgapped":
