@@ -42,7 +42,8 @@ static void agent_on_hello(void *context, struct rpc_call *call, const ProtobufC
     Interlink__Agent__V1__Features features;
     struct strmap_iter it = { 0 };
 
-    agent_relay_learn(agent->relay, ((const Interlink__Agent__V1__HelloRequest *)(const void *)request)->relay);
+    if (agent->relay != NULL) /* else the connection is not one that we have dialled */
+        agent_relay_learn(agent->relay, ((const Interlink__Agent__V1__HelloRequest *)(const void *)request)->relay);
     agent->greeted = true;
     response.version = arena_strdup(arena, INTERLINK_CRI_VERSION);
     response.engine = arena_strdup(arena, agent->engine != NULL ? engine_name(agent->engine) : "none");
