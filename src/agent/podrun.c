@@ -104,9 +104,21 @@ void podrun_fail(struct podrun *run, const struct status *err)
     podrun_begin_stop(run, run->spec.grace_seconds * 1000, err->code, err->message);
 }
 
+/* What a deletion says counts more than the pod. */
+static int64_t podrun_grace_seconds(const struct podrun *run)
+{
+    cleanup_free char *path = xasprintf("%s/grace", run->job_dir);
+    cleanup_buf struct buf text = BUF_INIT;
+    struct status ignored = STATUS_INIT;
+    uint64_t seconds;
+
+    return file_read(path, 32, &text, &ignored) && parse_u64(buf_cstr(&text), INT32_MAX, &seconds) ? (int64_t)seconds
+                                                                                                   : run->spec.grace_seconds;
+}
+
 void podrun_stop(struct podrun *run, bool now, const char *why)
 {
-    podrun_begin_stop(run, now ? 0 : run->spec.grace_seconds * 1000, STATUS_CANCELLED, why);
+    podrun_begin_stop(run, now ? 0 : podrun_grace_seconds(run) * 1000, STATUS_CANCELLED, why);
 }
 
 static void podrun_on_deadline(void *arg)

@@ -15,6 +15,7 @@
  *
  *   manifest.json       read: what is to run (podspec.h)
  *   images.json         read: {"NAME": {"id": "sha256:..."}} or {"NAME": {"reason": "ErrImagePull", "message": "..."}}
+ *   grace               read when it is told to end: seconds between TERM and KILL, if not the pod's own
  *   status.json         written, synced: one pod's status as an interLink plugin answers it
  *   logs/NAME/K.log     written: CRI log lines of the container's attempt K; older parts of it are K.log.1, K.log.2...
  */

@@ -268,6 +268,17 @@ static void plugin_delete_holds(void *arg)
     plugin_pending_free(p);
 }
 
+/* For the agent of a pod from a manifest, which is about to be told to end. */
+static void plugin_tell_grace(struct plugin *plugin, struct http_exchange *x, const char *uid, int64_t seconds)
+{
+    const char *path = arena_printf(http_exchange_arena(x), "%s/grace", plugin_job_dir(plugin, http_exchange_arena(x), uid));
+    const char *text = arena_printf(http_exchange_arena(x), "%" PRId64, seconds);
+    struct status err = STATUS_INIT;
+
+    if (seconds >= 0 && job_images_known(plugin->images, uid) && !file_replace(path, text, strlen(text), 0600, &err))
+        log_debug("%s", err.message); /* there is no such job */
+}
+
 static void plugin_delete(void *context, struct http_exchange *x)
 {
     struct plugin *plugin = context;
@@ -284,6 +295,7 @@ static void plugin_delete(void *context, struct http_exchange *x)
         return;
     struct plugin_pending *p = plugin_pending_new(plugin, x, pod.uid);
     int64_t grace = pod.deletion_grace_seconds >= 0 ? pod.deletion_grace_seconds : pod.termination_grace_seconds;
+    plugin_tell_grace(plugin, x, pod.uid, grace);
     timer_start(plugin->loop, &p->timer, PLUGIN_DELETE_HOLD_MS, plugin_delete_holds, p);
     plugin->backend->cancel(plugin->self, pod.uid, grace, plugin_on_cancelled, p);
 }

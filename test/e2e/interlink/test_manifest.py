@@ -395,3 +395,14 @@ def test_kill_in_the_middle_of_creates(plugin, image):
         s = wait_status(plugin, p, ended())
         assert s["main"]["state"]["terminated"]["exitCode"] == 3 and logs(plugin, p, "main") == "ran\n"
         assert plugin.delete(p)[0] == 200
+
+
+def test_a_deletion_says_how_long(plugin, image):
+    """Longer than the pod's own grace period."""
+    folder = plugin.dir.parent / "slow-end"
+    p = run(plugin, pod([container("main", "trap 'sleep 2; echo whole >/h/end; exit 0' TERM; echo up; while :; do sleep 0.1; done", image,
+                                   volumeMounts=[{"name": "h", "mountPath": "/h"}])], terminationGracePeriodSeconds=1,
+                        volumes=[{"name": "h", "hostPath": {"path": str(folder), "type": "DirectoryOrCreate"}}]))
+    kit.wait_for(lambda: logs(plugin, p, "main") == "up\n", what="its first word")
+    assert plugin.delete(p, grace=20)[0] == 200
+    assert (folder / "end").read_text() == "whole\n"
