@@ -333,11 +333,41 @@ static void test_example(void **state)
     has_keys(at(j, "Images.Mirrors"), config_mirror_keys, config_mirror_key_count);
 }
 
+/* Those of interLink's own CRI, for the one handler of its flat keys; ours go before. */
+static void test_upstreams_environment(void **state)
+{
+    static const char *const pairs[][2] = {
+        { "INTERLINK_URL", "https://api.example" }, { "INTERLINK_PORT", "3000" },        { "VK_TOKEN_FILE", "/run/token" },
+        { "INTERLINK_TLS_ENABLED", "true" },        { "INTERLINK_TLS_CERT_FILE", "/c" }, { "INTERLINK_TLS_KEY_FILE", "/k" },
+        { "INTERLINK_TLS_CA_FILE", "/ca" },
+    };
+    struct config c;
+    struct status err = STATUS_INIT;
+    (void)state;
+
+    for (size_t i = 0; i < COUNT_OF(pairs); i++)
+        setenv(pairs[i][0], pairs[i][1], 1);
+    bool ok = config_parse("test.yaml", STR(""), true, NULL, 0, &c, &err);
+    for (size_t i = 0; i < COUNT_OF(pairs); i++)
+        unsetenv(pairs[i][0]);
+    if (!ok)
+        fail_msg("%s", err.message);
+    assert_int_equal(c.node.handler_count, 1);
+    const struct node_handler_options *handler = &c.node.handlers[0];
+    assert_string_equal(handler->url, "https://api.example:3000");
+    assert_string_equal(handler->bearer_token_file, "/run/token");
+    assert_string_equal(handler->ca_file, "/ca");
+    assert_string_equal(handler->client_cert_file, "/c");
+    assert_string_equal(handler->client_key_file, "/k");
+    config_free(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_upstream), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_overrides), cmocka_unit_test(test_names),     cmocka_unit_test(test_example),
+        cmocka_unit_test(test_upstreams_environment),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
