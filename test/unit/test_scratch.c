@@ -154,8 +154,13 @@ static void test_orphans(void **state)
     assert_true(there("%s/pods/orphan/containers", s.base));
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
-    assert_true(scratch_sweep(&s, &err));
+    cleanup_free char *second = xasprintf("%s/pods/second.lock", s.base), *tree = xasprintf("%s/pods/second/a/b", s.base);
+    assert_true(dir_make(tree, 0700, &err) && file_replace(second, "", 0, 0600, &err));
+    scratch_clean(&other); /* now it can, and takes no other */
     assert_false(there("%s/pods/orphan", s.base));
+    assert_true(there("%s/pods/second/a/b", s.base));
+    assert_true(scratch_sweep(&s, &err));
+    assert_false(there("%s/pods/second", s.base));
     assert_false(there("%s/pods/orphan.lock", s.base));
     assert_true(there("%s", s.pod));
     scratch_close(&s);
