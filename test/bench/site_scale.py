@@ -77,9 +77,9 @@ class StandIn:
                 for name in ("sbatch", "squeue", "places", "scancel")}
 
     def edit(self, name, change):
-        """Changes the line of the job with this name."""
+        """Changes the lines of jobs with this in their name."""
         lines = (self.folder / "queue").read_text().splitlines()
-        changed = [change(line.split("|")) if f"{name}|" in line else line for line in lines]
+        changed = [change(line.split("|")) if name in line else line for line in lines]
         assert changed != lines, name
         (self.folder / "queue.new").write_text("\n".join(changed) + "\n")
         os.replace(self.folder / "queue.new", self.folder / "queue")
@@ -205,10 +205,9 @@ def notice(site, name):
         fields[3] = fields[4] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
         return "|".join(fields)
 
-    job = next(p.stem for p in (site.folder / "plugin" / "records").glob("*.json") if json.loads(p.read_text())["name"].startswith(name + "-"))
     log = site.folder / "serve.log"
     pod = re.search(rf"pod (\w+): default/{name} ", log.read_text(errors="replace"))[1]
-    site.slurm.edit(f".{job}", failed)
+    site.slurm.edit(f"|{name}-", failed)
     begin = time.monotonic()
     words = f"pod {pod}: the pod's job ended"
     kit.wait_for(lambda: words in log.read_text(errors="replace"), 180, words)
@@ -299,6 +298,7 @@ def main():
         print(f"{queued} queued, {agents} agents", file=sys.stderr)
         loads.append(os.getloadavg()[0])
         results.append(measure(given.binary.absolute(), queued, agents, given.idle, given.samples))
+        print(json.dumps(results[-1]), file=sys.stderr)
     if given.output == "json":
         print(json.dumps({"machine": machine.describe(), "loads": loads, "results": results}, indent=1))
     else:
