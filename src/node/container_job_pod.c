@@ -7,9 +7,12 @@
 #include <unistd.h>
 
 #include "image/store.h"
+#include "interlink/slurm_flags.h"
+#include "node/pre_exec.h"
 #include "node/sandbox.h"
 #include "node/sandbox_job.h"
 #include "node/volume_plan.h"
+#include "rpc/pb.h"
 #include "text/json.h"
 
 /* Where the program and its token are in a container. */
@@ -252,7 +255,9 @@ bool container_job_fill(struct arena *arena, const struct container *container, 
     const Interlink__State__V1__Container *record = container->record;
     const Runtime__V1__PodSandboxConfig *sandbox = container->sandbox->record->config;
     struct interlink_container *c = ARENA_NEW(arena, struct interlink_container);
-    static const struct interlink_pairs none = { NULL, 0 };
+    const char *flags = pb_label(sandbox->n_annotations, (void *)sandbox->annotations, SLURM_FLAGS_ANNOTATION);
+    struct interlink_pair item = { SLURM_FLAGS_ANNOTATION, "" };
+    struct interlink_pairs own = { &item, 0 };
 
     *out = (struct interlink_create)INTERLINK_CREATE_INIT;
     *c = (struct interlink_container){ .name = record->config->metadata->name, .working_dir = "", .env_from = "" };
@@ -263,8 +268,18 @@ bool container_job_fill(struct arena *arena, const struct container *container, 
     out->pod.restart_policy = "Never"; /* kubelet restarts it, by a new container */
     out->pod.containers = c;
     out->pod.container_count = 1;
-    sandbox_job_annotations(arena, sandbox, record->size, &none, &out->pod.annotations);
+    /* GPUs among the limits alone are no flag to the stock plugin. */
+    item.value = pre_exec_flags(arena, record->id, sandbox, record->size,
+                                sandbox_job_flags(arena, record->size, flags != NULL ? flags : ""));
+    own.count = *item.value != '\0' ? 1 : 0;
+    sandbox_job_annotations(arena, sandbox, record->size, &own, &out->pod.annotations);
     sandbox_job_size(arena, record->size, c);
+    if (container->sandbox->handler->inside)
+        pre_exec_limits(arena, sandbox, &c->limits);
+    else if (*interlink_pair_get(&c->limits, "memory") == '\0' &&
+             pb_label(sandbox->n_annotations, (void *)sandbox->annotations, "slurm-job.vk.io/flavor") == NULL)
+        c->limits.items[c->limits.count++] =
+            (struct interlink_pair){ "memory", arena_printf(arena, "%" PRId64, PRE_EXEC_MEMORY) };
     if (record->size != NULL && record->size->walltime_seconds > 0)
         out->pod.active_deadline_seconds = record->size->walltime_seconds;
     if (image == NULL)

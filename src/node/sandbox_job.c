@@ -63,7 +63,7 @@ static const char *sandbox_job_gpus(const Interlink__State__V1__JobSize *size)
 }
 
 /* The stock Slurm plugin knows no other way to limit a job's time. Whole minutes; of equal flags sbatch takes the last. */
-static const char *sandbox_job_flags(struct arena *arena, const Interlink__State__V1__JobSize *size, const char *flags)
+const char *sandbox_job_flags(struct arena *arena, const Interlink__State__V1__JobSize *size, const char *flags)
 {
     if (size == NULL || size->walltime_seconds == 0 || strcmp(size->walltime_source, SLURM_FLAGS_ANNOTATION) == 0)
         return flags;

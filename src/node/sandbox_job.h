@@ -30,6 +30,8 @@ struct interlink_job *sandbox_job_new(struct sandbox *sandbox, const struct inte
 const char *sandbox_job_name(struct arena *arena, const char *pod, const char *id);
 /* Limits and requests. Plugins look at limits, most of them at nothing else. */
 void sandbox_job_size(struct arena *arena, const Interlink__State__V1__JobSize *size, struct interlink_container *c);
+/* slurm-job.vk.io/flags with the time that the job may run. */
+const char *sandbox_job_flags(struct arena *arena, const Interlink__State__V1__JobSize *size, const char *flags);
 /* `own`, which count more than the pod's; the size; and of the pod's annotations those that are meant for the site: others are
  * Kubernetes' business and can be large. */
 void sandbox_job_annotations(struct arena *arena, const Runtime__V1__PodSandboxConfig *config,
