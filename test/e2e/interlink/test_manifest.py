@@ -132,13 +132,12 @@ def test_restarts_probes_hooks_and_a_sidecar(plugin, image):
                        readinessProbe={"tcpSocket": {"port": port}, "periodSeconds": 1},
                        lifecycle={"postStart": {"exec": {"command": ["/bin/sh", "-c", "echo post >>/s/log"]}},
                                   "preStop": {"exec": {"command": ["/bin/sh", "-c", "echo pre >>/s/log"]}}}),
-             container("ill", "echo begin; trap 'echo told; exit 3' TERM; while :; do sleep 0.1; done", image,
-                       livenessProbe={"exec": {"command": ["/bin/false"]}, "periodSeconds": 1, "failureThreshold": 1})],
+             container("ill", "trap 'echo told; exit 3' TERM; echo begin; while :; do sleep 0.1; done", image,
+                       livenessProbe={"exec": {"command": ["/bin/false"]}, "initialDelaySeconds": 2, "failureThreshold": 1})],
             restart="Always",
-            inits=[container("side", "echo side >>/s/log; trap 'cat /s/log; echo bye; exit 0' TERM; while :; do sleep 0.1; done", image,
+            inits=[container("side", "trap 'cat /s/log; echo bye; exit 0' TERM; echo side >>/s/log; while :; do sleep 0.1; done", image,
                              restartPolicy="Always", volumeMounts=shared),
-                   container("init", "cat /s/log", image, volumeMounts=shared,
-                             )],
+                   container("init", "while [ ! -e /s/log ]; do sleep 0.05; done", image, volumeMounts=shared)],
             volumes=[{"name": "s", "emptyDir": {}}], terminationGracePeriodSeconds=20)
     run(plugin, p)
     s = wait_status(plugin, p, lambda s: s["web"]["ready"] and s["ill"]["restartCount"] >= 1 and s["side"]["ready"])
@@ -262,11 +261,12 @@ def test_an_image_that_is_nowhere(plugin, registry):
 
 
 def test_the_plugin_may_die_at_any_time(plugin, image):
-    p = pod([container("main", "echo begin; trap 'echo told; exit 5' TERM; while :; do sleep 0.1; done", image)])
+    p = pod([container("main", "trap 'echo told; exit 5' TERM; echo begin; while :; do sleep 0.1; done", image)])
     jid = plugin.created(p)
     plugin.kill()
     plugin.start()
     wait_status(plugin, p, running("main"))
+    kit.wait_for(lambda: logs(plugin, p, "main") == "begin\n", 30, "its first word")
     assert plugin.created(p) == jid
     plugin.kill()
     os.kill(plugin.pid(p), 15)  # the batch system says so, while nobody looks
@@ -324,7 +324,7 @@ def test_hostile_bodies_change_nothing(plugin, change):
 
 
 def test_deadline(plugin, image):
-    p = run(plugin, pod([container("main", "trap 'exit 9' TERM; while :; do sleep 0.1; done", image)], activeDeadlineSeconds=1))
+    p = run(plugin, pod([container("main", "trap 'exit 9' TERM; while :; do sleep 0.1; done", image)], activeDeadlineSeconds=3))
     s = wait_status(plugin, p, ended("main"))
     assert s["main"]["state"]["terminated"]["exitCode"] == 9
     assert "DeadlineExceeded" in s["main"]["state"]["terminated"]["message"]

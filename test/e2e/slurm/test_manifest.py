@@ -68,6 +68,7 @@ def test_stopped_by_slurm_and_killed(site, real, image):
     p = pod([told])
     jid = real.created(p)
     wait_status(real, p, running("main"), 60)
+    until(lambda: real.logs(p, "main") == (200, "up\n"), 30, "its first word")
     site.run("scancel", jid)
     s = wait_status(real, p, lambda s: s["main"]["state"].get("terminated", {}).get("reason") == "CANCELLED", 60)
     assert s["main"]["state"]["terminated"]["exitCode"] == 5, s
