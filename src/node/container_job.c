@@ -579,11 +579,11 @@ static void container_job_on_log_over(struct container *container)
 
     if (job == NULL)
         return;
-    if (job->ending)
+    if (job->ending && !job->farewell) /* else it is deleted when the agent has gone */
         container_job_delete(container);
-    else if (job->link != NULL && !job->stopped && container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
+    else if (!job->ending && job->link != NULL && !job->stopped && container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
         timer_start(container->node->loop, &job->patience, CONTAINER_JOB_LINGER_MS, container_job_on_linger_over, container);
-    else if (container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
+    else if (!job->ending && container->record->phase == INTERLINK__STATE__V1__CONTAINER_PHASE__EXITED)
         container_job_end(container, 0); /* the site need not keep its files any longer */
 }
 

@@ -304,9 +304,9 @@ def test_inside(serve, cri):
     serve.kill()
     serve.start()
     wait(lambda: exec_works(cri, again), "the agent calls again, by the name of the first attempt")
-    cri.runtime.StopContainer(pb.StopContainerRequest(container_id=again, timeout=0))
-    assert cri.status(again).exit_code == 137
-    wait(lambda: not serve.site.jobs, "the job's end")
+    cri.runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod.id))
+    assert cri.status(again).exit_code == 137 and not serve.site.jobs
+    assert not list((serve.root / "tmp").iterdir()), "the agent has left something"
 
 
 def exec_works(cri, container):
