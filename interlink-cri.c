@@ -187,6 +187,7 @@
 #include "agent/scratch.c"
 #include "agent/probe.c"
 #include "agent/agent_settle.c"
+#include "agent/agent_image.c"
 #include "agent/agent_signal.c"
 #include "agent/agent_orphan.c"
 #include "agent/agent_kill.c"

@@ -62,30 +62,11 @@ static bool apptainer_locate(const char *configured, struct apptainer *out, stru
 static bool apptainer_ask(const char *path, const char *word, struct buf *out, struct status *err)
 {
     const char *argv[] = { path, word, NULL };
-    int fds[2], wait_status = 0;
-    ssize_t n;
+    int wait_status = 0;
 
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return status_errno(err, "cannot make a pipe");
-    pid_t pid = fork();
-    if (pid == 0) {
-        int null_fd = open("/dev/null", O_RDWR);
-        dup2(null_fd, 0);
-        dup2(fds[1], 1);
-        dup2(null_fd, 2);
-        child_close_fds_except(NULL, 0);
-        child_reset_signals();
-        execv(path, (char *const *)(uintptr_t)argv);
-        _exit(127);
-    }
-    close(fds[1]);
-    while (pid > 0 && out->n < APPTAINER_OUTPUT_MAX &&
-           ((n = read(fds[0], buf_reserve(out, 4096), 4096)) > 0 || (n < 0 && errno == EINTR)))
-        out->n += n > 0 ? (size_t)n : 0;
-    close(fds[0]);
-    while (pid > 0 && waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
-        ;
-    return (pid > 0 && wait_status == 0) ||
+    if (!child_capture(path, (char *const *)(uintptr_t)argv, false, APPTAINER_OUTPUT_MAX, out, &wait_status, err))
+        return false;
+    return wait_status == 0 ||
            status_set(err, STATUS_FAILED_PRECONDITION, "%.200s %s ended with wait status %#x", path, word, (unsigned)wait_status);
 }
 

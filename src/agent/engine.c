@@ -390,6 +390,25 @@ void engine_fill_created(struct engine_created *out, const struct user *user, st
     snprintf(out->note, sizeof out->note, "%s", buf_cstr(note));
 }
 
+bool engine_launch(struct engine *e, const char *id, const char *bundle, const struct engine_stdio *io, const struct launch *l,
+                   pid_t *pid, struct status *err)
+{
+    struct process process cleanup_process = { .arena = ARENA_INIT };
+    struct launch whole = *l;
+
+    if (!process_read(&process, bundle, err))
+        return false;
+    whole.process = &process;
+    whole.argv = (const char *const *)process.argv;
+    whole.io = io;
+    whole.cgroups = &e->cgroups;
+    whole.id = id;
+    whole.one_id = engine_has_one_id(e);
+    whole.lsm = &e->lsm;
+    whole.bundle = bundle;
+    return launch_process(&whole, pid, err);
+}
+
 void engine_note_limits(const struct engine *e, const Runtime__V1__LinuxContainerResources *r, struct buf *limits,
                         struct buf *note)
 {

@@ -115,20 +115,7 @@ static bool host_create(struct engine *e, const struct engine_create *c, struct 
 static bool host_start(struct engine *e, const char *id, const char *bundle, const struct engine_stdio *io, pid_t *pid,
                        struct status *err)
 {
-    struct process process cleanup_process = { .arena = ARENA_INIT };
-
-    if (!process_read(&process, bundle, err))
-        return false;
-    struct launch l = { .process = &process,
-                        .argv = (const char *const *)process.argv,
-                        .io = io,
-                        .cgroups = &e->cgroups,
-                        .id = id,
-                        .one_id = engine_has_one_id(e),
-                        .own_mounts = e->isolation.mount,
-                        .lsm = &e->lsm,
-                        .bundle = bundle };
-    return launch_process(&l, pid, err);
+    return engine_launch(e, id, bundle, io, &(struct launch){ .own_mounts = e->isolation.mount }, pid, err);
 }
 
 static bool host_remove(struct engine *e UNUSED, const char *id UNUSED, const char *bundle UNUSED, struct status *err UNUSED)

@@ -47,6 +47,10 @@ bool engine_has_one_id(const struct engine *engine);
 /* Hands the user and the note over to the caller of create. */
 struct user;
 void engine_fill_created(struct engine_created *out, const struct user *user, struct buf *note);
+/* Starts what create wrote in `bundle`, without libcrun; `l` has what is the engine's own, the rest is filled in. */
+struct launch;
+bool engine_launch(struct engine *e, const char *id, const char *bundle, const struct engine_stdio *io, const struct launch *l,
+                   pid_t *pid, struct status *err);
 /* Says in `note` which limits are not applied: those in `limits`, or all when there are no cgroups. */
 void engine_note_limits(const struct engine *e, const Runtime__V1__LinuxContainerResources *r, struct buf *limits,
                         struct buf *note);

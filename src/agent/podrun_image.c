@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/podrun_internal.h"
 
+#include "agent/agent_image.h"
 #include "agent/agent_signal.h"
 #include "image/config.h"
 #include "image/digest.h"
@@ -23,25 +24,6 @@ static const struct json *podrun_image_entry(const struct podrun *run, const cha
 
 /* ---- what its store says ---- */
 
-static bool podrun_image_layers(struct arena *arena, const struct image *image, Interlink__Agent__V1__Image *out)
-{
-    out->n_layers = image->layer_count;
-    out->layers = ARENA_ARRAY(arena, Interlink__Agent__V1__Layer *, image->layer_count + 1);
-    for (size_t i = 0; i < image->layer_count; i++) {
-        Interlink__Agent__V1__Layer *layer = ARENA_NEW(arena, Interlink__Agent__V1__Layer);
-        char text[DIGEST_TEXT_SIZE];
-        interlink__agent__v1__layer__init(layer);
-        digest_text(&image->layers[i].blob, text);
-        layer->digest = arena_strdup(arena, text);
-        digest_text(&image->layers[i].diff_id, text);
-        layer->diff_id = arena_strdup(arena, text);
-        layer->size = (int64_t)image->layers[i].size;
-        layer->media_type = arena_strdup(arena, image->layers[i].media_type);
-        out->layers[i] = layer;
-    }
-    return true;
-}
-
 static bool podrun_image_load(const struct podrun *run, const char *id, struct arena *arena, Interlink__Agent__V1__Image *out,
                               int *stop_signal, struct status *err)
 {
@@ -60,13 +42,12 @@ static bool podrun_image_load(const struct podrun *run, const char *id, struct a
     struct record *record = record_open((struct str){ (const char *)text.p, text.n }, err);
     if (record == NULL)
         return false;
-    interlink__agent__v1__image__init(out);
+    agent_image_fill(arena, &record->image, &config_text, out);
     out->id = arena_strdup(arena, id);
-    out->config = (ProtobufCBinaryData){ config_text.n, arena_memdup(arena, config_text.p, config_text.n) };
+    out->config.data = arena_memdup(arena, config_text.p, config_text.n);
     *stop_signal = agent_signal_stop(RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT, config.stop_signal);
-    bool ok = podrun_image_layers(arena, &record->image, out);
     record_free(record);
-    return ok;
+    return true;
 }
 
 bool podrun_image_find(const struct podrun *run, const char *name, struct arena *arena, Interlink__Agent__V1__Image *out,

@@ -33,33 +33,15 @@ bool spec_privileged(const struct engine_create *c)
 
 /* ---- command ---- */
 
-/* `command` replaces the image's ENTRYPOINT, and then its CMD is not used; `args` replace CMD. */
 static bool spec_argv(const struct spec_input *in, struct spec *out, struct status *err)
 {
-    static const struct image_config none = { .arena = ARENA_INIT };
     const Runtime__V1__ContainerConfig *c = in->create->config;
-    const struct image_config *image = in->create->image != NULL ? in->create->image : &none;
-    char *const *first = c->command, *const *second = c->args;
-    size_t first_count = c->n_command, second_count = c->n_args, n = 0;
+    size_t count;
 
-    if (first_count == 0) {
-        first = image->entrypoint;
-        first_count = image->entrypoint_count;
-        if (second_count == 0) {
-            second = image->cmd;
-            second_count = image->cmd_count;
-        }
-    }
-    if (first_count + second_count == 0)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "command: none given, and the image has neither ENTRYPOINT nor CMD");
-    char **argv = ARENA_ARRAY(&out->arena, char *, first_count + second_count + 1);
-    for (size_t i = 0; i < first_count; i++)
-        argv[n++] = arena_strdup(&out->arena, first[i]);
-    for (size_t i = 0; i < second_count; i++)
-        argv[n++] = arena_strdup(&out->arena, second[i]);
-    if (argv[0][0] == '\0')
+    if (!image_config_argv(in->create->image, c->command, c->n_command, c->args, c->n_args, &out->arena, &out->process.argv, &count, err))
+        return false;
+    if (out->process.argv[0][0] == '\0')
         return status_set(err, STATUS_INVALID_ARGUMENT, "command[0]: the program's name is empty");
-    out->process.argv = argv;
     return true;
 }
 

@@ -119,6 +119,30 @@ void image_config_free(struct image_config *c)
     memset(c, 0, sizeof *c);
 }
 
+bool image_config_argv(const struct image_config *image, char *const *command, size_t command_count, char *const *args,
+                       size_t args_count, struct arena *arena, char ***argv, size_t *count, struct status *err)
+{
+    size_t n = 0;
+
+    if (command_count == 0 && image != NULL) {
+        command = image->entrypoint;
+        command_count = image->entrypoint_count;
+        if (args_count == 0) {
+            args = image->cmd;
+            args_count = image->cmd_count;
+        }
+    }
+    if (command_count + args_count == 0)
+        return status_set(err, STATUS_INVALID_ARGUMENT, "command: none given, and the image has neither ENTRYPOINT nor CMD");
+    *argv = ARENA_ARRAY(arena, char *, command_count + args_count + 1);
+    for (size_t i = 0; i < command_count; i++)
+        (*argv)[n++] = arena_strdup(arena, command[i]);
+    for (size_t i = 0; i < args_count; i++)
+        (*argv)[n++] = arena_strdup(arena, args[i]);
+    *count = n;
+    return true;
+}
+
 void image_user_parse(const char *user, struct image_user *out)
 {
     size_t n = strcspn(user, ":");

@@ -30,6 +30,11 @@ bool image_config_parse(struct str json, struct image_config *out, struct status
 void image_config_free(struct image_config *c);
 #define cleanup_image_config __attribute__((cleanup(image_config_free)))
 
+/* What a container runs: `command` replaces ENTRYPOINT, and then CMD is not used; `args` replace CMD (Kubernetes' rule). `image` may be
+ * NULL. The words, ended by NULL, are copies in `arena`. INVALID_ARGUMENT when there is none. */
+bool image_config_argv(const struct image_config *image, char *const *command, size_t command_count, char *const *args,
+                       size_t args_count, struct arena *arena, char ***argv, size_t *count, struct status *err);
+
 /* The `User` of a configuration: "1002", "1003:group", "name:group", "" -> a number, or a name, or neither. */
 struct image_user {
     bool has_uid;

@@ -209,6 +209,35 @@ bool child_spawn(struct loop *loop, struct child *c, const struct child_options 
     return true;
 }
 
+bool child_capture(const char *path, char *const argv[], bool errors_too, size_t max, struct buf *said, int *wait_status,
+                   struct status *err)
+{
+    int fds[2];
+    ssize_t n;
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return status_errno(err, "cannot make a pipe");
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null_fd = open("/dev/null", O_RDWR);
+        child_reset_signals();
+        if (null_fd >= 0 && dup2(null_fd, 0) >= 0 && dup2(fds[1], 1) >= 0 && dup2(errors_too ? fds[1] : null_fd, 2) >= 0) {
+            child_close_fds_except(NULL, 0);
+            execv(path, argv);
+        }
+        _exit(127);
+    }
+    if (pid < 0)
+        status_errno(err, "cannot start %s: fork", path);
+    close(fds[1]);
+    while (pid > 0 && said->n < max && ((n = read(fds[0], buf_reserve(said, 4096), 4096)) > 0 || (n < 0 && errno == EINTR)))
+        said->n += n > 0 ? (size_t)n : 0;
+    close(fds[0]);
+    while (pid > 0 && waitpid(pid, wait_status, 0) < 0 && errno == EINTR)
+        ;
+    return pid > 0;
+}
+
 /* ---- workers ---- */
 
 static void worker_finish(struct worker *w)

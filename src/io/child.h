@@ -39,6 +39,12 @@ struct child_options {
 bool child_spawn(struct loop *loop, struct child *c, const struct child_options *options,
                  void (*on_exit)(void *arg, int wait_status), void *arg, struct status *err);
 
+/* Runs a program to its end and waits for it, so only for those that take milliseconds, or in a worker. What it says on its standard
+ * output, and with `errors_too` on its standard error, is appended to `said`, at most `max` bytes and what a pipe gives at once; what is
+ * beyond ends it. True when it was started; then *wait_status is set as by waitpid(2). */
+bool child_capture(const char *path, char *const argv[], bool errors_too, size_t max, struct buf *said, int *wait_status,
+                   struct status *err);
+
 /* ---- workers ---- */
 /* A function run in a forked copy of this process: what may take CPU or disk time. It shares nothing back but its
  * result: bytes appended to `output` (at most WORKER_OUTPUT_MAX) and, on false, the error. It must not touch the loop. */

@@ -75,29 +75,10 @@ static char *subid_program(const char *name)
 /* Runs a program to its end. What it says is appended to `said`, and is the error's text when it fails. */
 static bool subid_wait(const char *path, char *const argv[], struct buf *said, struct status *err)
 {
-    int fds[2], wait_status = 0;
-    ssize_t n;
+    int wait_status = 0;
 
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return status_errno(err, "cannot make a pipe");
-    pid_t pid = fork();
-    if (pid == 0) {
-        int null_fd = open("/dev/null", O_RDWR);
-        child_reset_signals();
-        if (null_fd >= 0 && dup2(null_fd, 0) >= 0 && dup2(fds[1], 1) >= 0 && dup2(fds[1], 2) >= 0) {
-            child_close_fds_except(NULL, 0);
-            execv(path, argv);
-        }
-        _exit(127);
-    }
-    close(fds[1]);
-    while (pid > 0 && said->n < SUBID_SAID_MAX && ((n = read(fds[0], buf_reserve(said, 256), 256)) > 0 || (n < 0 && errno == EINTR)))
-        said->n += n > 0 ? (size_t)n : 0;
-    close(fds[0]);
-    if (pid < 0)
-        return status_errno(err, "cannot start %s: fork", path);
-    while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
-        ;
+    if (!child_capture(path, argv, true, SUBID_SAID_MAX, said, &wait_status, err))
+        return false;
     if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0)
         return true;
     while (said->n > 0 && said->p[said->n - 1] == '\n')

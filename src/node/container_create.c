@@ -2,6 +2,7 @@
 /* Making a container: our record and the agent's preparation side by side, and all or nothing. */
 #include "node/container.h"
 
+#include "agent/agent_image.h"
 #include "agent/agent_signal.h"
 #include "agent/image_volume.h"
 #include "agent/security.h"
@@ -203,28 +204,6 @@ static bool creation_check_name(struct sandbox *sandbox, const Runtime__V1__Cont
 
 /* ---- the request to the agent ---- */
 
-static void creation_fill_image(struct arena *arena, const struct image *image, const struct buf *config_text,
-                                Interlink__Agent__V1__Image *out)
-{
-    interlink__agent__v1__image__init(out);
-    out->id = arena_strdup(arena, image->id);
-    out->config = (ProtobufCBinaryData){ config_text->n, config_text->p };
-    out->n_layers = image->layer_count;
-    out->layers = ARENA_ARRAY(arena, Interlink__Agent__V1__Layer *, image->layer_count);
-    for (size_t i = 0; i < image->layer_count; i++) {
-        Interlink__Agent__V1__Layer *layer = ARENA_NEW(arena, Interlink__Agent__V1__Layer);
-        char text[DIGEST_TEXT_SIZE];
-        interlink__agent__v1__layer__init(layer);
-        digest_text(&image->layers[i].blob, text);
-        layer->digest = arena_strdup(arena, text);
-        digest_text(&image->layers[i].diff_id, text);
-        layer->diff_id = arena_strdup(arena, text);
-        layer->size = (int64_t)image->layers[i].size;
-        layer->media_type = arena_strdup(arena, image->layers[i].media_type);
-        out->layers[i] = layer;
-    }
-}
-
 /* The images that are mounted, in the order of the mounts. Their ids go into the record, by which they are held. */
 static bool creation_find_volumes(struct node *node, struct arena *arena, Interlink__State__V1__Container *record,
                                   Interlink__Agent__V1__CreateContainerRequest *out, struct status *err)
@@ -246,7 +225,7 @@ static bool creation_find_volumes(struct node *node, struct arena *arena, Interl
         interlink__agent__v1__image_volume__init(volume);
         volume->mount = (uint32_t)i;
         volume->image = ARENA_NEW(arena, Interlink__Agent__V1__Image);
-        creation_fill_image(arena, image, &no_text, volume->image);
+        agent_image_fill(arena, image, &no_text, volume->image);
         out->image_volumes[out->n_image_volumes++] = volume;
     }
     return true;
@@ -315,7 +294,7 @@ static void creation_begin(struct sandbox *sandbox, struct link *link, struct rp
     creation->pending = 2;
     memcpy(creation->id, container->record->id, sizeof creation->id);
     rpc_call_on_cancel(call, creation_on_cancel, creation);
-    creation_fill_image(&arena, image, config_text, &agent_image);
+    agent_image_fill(&arena, image, config_text, &agent_image);
     request.id = container->record->id;
     request.config = container->record->config;
     request.image = &agent_image;

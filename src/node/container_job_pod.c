@@ -152,29 +152,16 @@ bool container_job_check(const struct sandbox *sandbox, const Runtime__V1__Conta
 
 /* ---- the pod ---- */
 
-/* `command` replaces the image's ENTRYPOINT, and then its CMD is not used; `args` replace CMD. All of it as c->command. */
+/* The command and its folder as plugins know them: with what the image adds. */
 static bool container_job_resolve(struct arena *arena, const Runtime__V1__ContainerConfig *config,
                                   const struct image_config *image, struct interlink_container *c, struct status *err)
 {
-    char *const *first = config->command, *const *second = config->args;
-    size_t first_count = config->n_command, second_count = config->n_args, n = 0;
+    char **argv;
+    size_t count;
 
-    if (first_count == 0) {
-        first = image->entrypoint;
-        first_count = image->entrypoint_count;
-        if (second_count == 0) {
-            second = image->cmd;
-            second_count = image->cmd_count;
-        }
-    }
-    if (first_count + second_count == 0)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "config.command: none given, and the image has neither ENTRYPOINT nor CMD");
-    const char **argv = ARENA_ARRAY(arena, const char *, first_count + second_count);
-    for (size_t i = 0; i < first_count; i++)
-        argv[n++] = arena_strdup(arena, first[i]);
-    for (size_t i = 0; i < second_count; i++)
-        argv[n++] = arena_strdup(arena, second[i]);
-    c->command = (struct interlink_strings){ argv, n };
+    if (!image_config_argv(image, config->command, config->n_command, config->args, config->n_args, arena, &argv, &count, err))
+        return status_prefix(err, "config");
+    c->command = (struct interlink_strings){ (const char **)argv, count };
     c->working_dir = arena_strdup(arena, *config->working_dir != '\0' ? config->working_dir : image->working_dir);
     return true;
 }

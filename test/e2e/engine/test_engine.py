@@ -22,7 +22,7 @@ NOBODY = 65534
 # Of the agent everything but its own files, which speak gRPC; what the driver does not use the linker drops.
 SOURCES = [
     "src/base/*.c", "src/text/*.c", "src/io/child.c", "src/io/file.c", "src/io/loop.c", "src/io/netns.c", "src/io/subid.c",
-    "src/io/userns.c", "src/image/digest.c", "src/image/unpack.c", "src/image/flatten.c", "src/image/layer_*.c",
+    "src/io/userns.c", "src/image/config.c", "src/image/digest.c", "src/image/unpack.c", "src/image/flatten.c", "src/image/layer_*.c",
     "src/agent/agent_settle.c", "src/agent/apptainer.c", "src/agent/[b-z]*.c", "build/gen/cri.pb-c.c",
 ]
 
