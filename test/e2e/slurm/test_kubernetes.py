@@ -220,6 +220,28 @@ def terminal(cluster, name):
     return shell.wait(30)
 
 
+def test_init_containers_and_volumes(on, cluster):
+    """Files of every kind in the job, changed while it runs; init containers in their order; a restart in place."""
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"word": "one"}},
+                  {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"k": "hunter2"}})
+    mounts = [{"name": "work", "mountPath": "/work"}, {"name": "settings", "mountPath": "/settings"}, {"name": "key", "mountPath": "/key"},
+              {"name": "shared", "mountPath": "/shared"}]
+    inits = [{"name": f"i{i}", "image": IMAGE, "command": ["sh", "-c", f"echo {i} >>/work/order"], "volumeMounts": mounts} for i in range(2)]
+    main = {"name": "main", "image": IMAGE, "volumeMounts": mounts, "command": [
+        "sh", "-c", "cat /work/order /settings/word /key/k; echo; [ -e /work/again ] || { touch /work/again; exit 1; }; sleep 1000000"]}
+    cluster.create_pod({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "files"}, "spec": {
+        "runtimeClassName": "slurm", "terminationGracePeriodSeconds": 1, "initContainers": inits, "containers": [main], "volumes": [
+            {"name": "work", "emptyDir": {}}, {"name": "settings", "configMap": {"name": "settings"}},
+            {"name": "key", "secret": {"secretName": "key"}}, {"name": "shared", "hostPath": {"path": str(on.place.root / "shared")}}]}})
+    wait(lambda: cluster.status("files").get("restartCount") == 1 and "running" in cluster.status("files")["state"], 90,
+         lambda: cluster.describe("files"))
+    assert cluster.logs("files") == cluster.logs("files", "--previous") == "0\n1\nonehunter2\n"
+    assert len(on.jobs("files")) == 1
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"word": "two"}})
+    wait(lambda: cluster.kubectl("exec", "files", "--", "cat", "/settings/word").stdout == "two", 90)
+    cluster.delete("pod", "files")
+
+
 # ---- what kubectl says ----
 
 
