@@ -70,9 +70,12 @@ class Site:
             found = self.job(jid)["State"]
             if found == "PENDING":
                 self.scontrol("update", f"JobId={jid}", "StartTime=now", check=False)
-                time.sleep(0.5)
+                time.sleep(3)  # time for a turn of the scheduler
             return found == "RUNNING"
-        kit.wait_for(runs, 150, f"job {jid} to run again")
+        try:
+            kit.wait_for(runs, 180, f"job {jid} to run again")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.scontrol('show', 'job', jid)}{self.scontrol('show', 'nodes')}") from error
 
     def scontrol(self, *words, check=True):
         return self.run("scontrol", *words, check=check)

@@ -101,10 +101,10 @@ def test_out_of_memory(cluster, cri):
         pytest.skip("Slurm cannot limit memory here")
     pod = Pod(cluster.serve, cri, "oom", annotations={"interlink.eu/size-memory": "64Mi"})
     jid = cluster.job_of(pod.id)
-    container = pod.run("sh", "-c", "head -c 300m /dev/zero | tail >/dev/null; echo survived; exit 0; sleep 1")
+    container = pod.run("sh", "-c", "dd if=/dev/zero of=/dev/null bs=300M count=1; exit $?; sleep 1")
     ended = cri.wait_exit(container, 60)
     said = f"{ended.reason} {ended.message} {pod.output(container)}"
-    assert ended.reason in ("OOMKilled", "OUT_OF_MEMORY") or b"Killed" in pod.output(container)[1], said
+    assert ended.exit_code == 137 and (ended.reason in ("OOMKilled", "OUT_OF_MEMORY") or b"Killed" in pod.output(container)[1]), said
     cri.runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod.id))
     until(lambda: cluster.site.job(jid)["State"] not in ("RUNNING", "COMPLETING"))
 
