@@ -16,7 +16,7 @@ set -u
 cd "$(dirname "$0")" || exit 1
 
 everyday="build layout proto unit fuzz e2e"
-all="$everyday repro flat dist release kubernetes slurm"
+all="$everyday repro flat dist release kubernetes"
 suites=${*:-$everyday}
 [ "$suites" = all ] && suites=$all
 
