@@ -51,6 +51,8 @@ MUSL_LINK = -static -no-pie -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,noexecs
 # Developers' build: every file alone, warnings are errors, sanitizers on.
 CC_SAN ?= gcc
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# The runtimes as archives: as shared objects, the undefined-behaviour sanitizer writes to standard error whatever log_path says.
+SAN_STATIC := $(if $(findstring clang,$(CC_SAN)),,-static-libasan -static-libubsan)
 SAN_FLAGS = $(STD) -O1 -g $(SAN) $(call includes,host)
 CC_FUZZ ?= clang
 FUZZ_SAN := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -132,7 +134,7 @@ build/fuzz/libinterlink-cri.a: $(filter-out build/fuzz/obj/src/cli/main.o,$(FUZZ
 
 build/san/interlink-cri: $(SAN_OBJ)
 	$(call step,link)
-	$(Q)$(CC_SAN) $(SAN) -o $@ $^ $(call libs,host)
+	$(Q)$(CC_SAN) $(SAN) $(SAN_STATIC) -o $@ $^ $(call libs,host)
 
 build/unit/%: test/unit/%.c build/san/libinterlink-cri.a
 	$(call step,test)

@@ -9,9 +9,9 @@
 #   repro     two builds are bit-identical                flat      the amalgamation gives the same program
 #   dist      the tarball builds without network          release   the end-to-end tests on the static program
 #   kubernetes  real kubelets, API servers and kubectl on the static program (builds Kubernetes the first time: some 8 minutes)
-#   slurm       pods as jobs of a real Slurm (not in `all`; needs root, and apt-get install slurm-wlm munge patchelf)
+#   slurm       pods as jobs of a real Slurm, also under a real kubelet (needs root; installs slurm-wlm, munge and patchelf)
 #
-# `all` runs every one of them but slurm. Logs: build/test/. The last line says "N passed, N failed, N skipped".
+# `all` runs every one of them. Logs: build/test/. The last line says "N passed, N failed, N skipped".
 set -u
 cd "$(dirname "$0")" || exit 1
 
