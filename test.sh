@@ -134,8 +134,8 @@ fuzz() {
 e2e() { # NAME BINARY [PYTEST ARGUMENT...]
     local python temporary name=$1 binary=$2 report=$logs/$1.xml
     shift 2
-    # Most tests wait more than they compute: one process more than there are cores.
-    [ $# -gt 0 ] || set -- test/e2e --ignore=test/e2e/kubernetes --ignore=test/e2e/slurm -n $((jobs + 1)) --dist loadfile
+    # Most tests wait more than they compute: two processes more than there are cores.
+    [ $# -gt 0 ] || set -- test/e2e --ignore=test/e2e/kubernetes --ignore=test/e2e/slurm -n $((jobs + 2)) --dist loadfile
     temporary=$(mktemp -d /tmp/icri-test-XXXXXX) # short: a unix socket's path has 107 bytes
     chmod 755 "$temporary"
     python=$(test/e2e/venv.sh)/bin/python || { count "$name" 0 1 0; return; }

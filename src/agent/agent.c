@@ -583,6 +583,25 @@ static void agent_on_ended(void *arg)
         rpc_conn_shutdown(p->conn);
 }
 
+static void agent_free_settings(struct agent_program *p)
+{
+    struct agent *agent = &p->agent;
+
+    free(agent->machine_name);
+    free(p->own_dir);
+    free(p->token_file);
+    free(agent->job_dir);
+    free(agent->images_dir);
+    free(p->token);
+    agent_relay_free(&p->relay);
+    free(p->relay_pin);
+    free(p->engine);
+    free(p->apptainer);
+    free(p->cgroup_parent);
+    free(p->netns);
+    free(p->cdi_dirs);
+}
+
 static void agent_free(struct agent_program *p)
 {
     struct agent *agent = &p->agent;
@@ -607,20 +626,8 @@ static void agent_free(struct agent_program *p)
     worker_cancel(&p->sweeper);
     loop_free(agent->loop);
     scratch_close(&agent->scratch);
-    free(agent->machine_name);
     agent_remove_own_dir(p);
-    free(p->own_dir);
-    free(p->token_file);
-    free(agent->job_dir);
-    free(agent->images_dir);
-    free(p->token);
-    agent_relay_free(&p->relay);
-    free(p->relay_pin);
-    free(p->engine);
-    free(p->apptainer);
-    free(p->cgroup_parent);
-    free(p->netns);
-    free(p->cdi_dirs);
+    agent_free_settings(p);
 }
 
 /* ---- only asked what it could do ---- */
@@ -654,6 +661,14 @@ static int agent_show_features(char **argv)
     return write_all(STDOUT_FILENO, json.p, json.n, &err) ? AGENT_EXIT_OK : AGENT_EXIT_MACHINE;
 }
 
+static const char agent_usage[] =
+    "Usage: interlink-cri agent [--manifest FILE | features]\n\n"
+    "Runs the containers of one pod, inside its job. `plugin` starts it, and the batch script of other plugins; not a user.\n"
+    "Its settings are variables of its environment, INTERLINK_... (see interlink-cri(1)).\n\n"
+    "  --manifest FILE   run the pod of this file, without a node\n"
+    "  --probe           say what this machine allows, as JSON (for doctor --site)\n"
+    "  features          say which engine an agent would take here and what containers could have, as JSON\n";
+
 int agent_main(int argc, char **argv)
 {
     struct agent_program p = { .exit_code = AGENT_EXIT_OK };
@@ -665,19 +680,27 @@ int agent_main(int argc, char **argv)
         return AGENT_EXIT_OK;
     if (argc > 3 && strcmp(argv[2], "enter") == 0)
         return engine_apptainer_enter(argc, argv);
+    if (argc == 3 && strcmp(argv[2], "--help") == 0)
+        return printf("%s", agent_usage) < 0 ? AGENT_EXIT_MACHINE : AGENT_EXIT_OK;
     umask(0077);
     if (argc == 3 && strcmp(argv[2], "--probe") == 0)
         return probe_main();
     if (argc == 4 && strcmp(argv[2], "--manifest") == 0)
         p.manifest = argv[3];
+    if (argc > 2 && p.manifest == NULL) {
+        log_error("agent: %s is no argument of it, or not one by itself: see interlink-cri agent --help", argv[2]);
+        return AGENT_EXIT_ENVIRONMENT;
+    }
     p.agent.ending.on_done = agent_on_ended;
     p.agent.ending.arg = &p;
     if (!agent_read_settings(&p, &err)) {
         log_error("%s", err.message);
+        agent_free_settings(&p);
         return AGENT_EXIT_ENVIRONMENT;
     }
     if (!agent_enter_isolation(&p, argv, &err) || !agent_start_loop(&p, &err)) {
         log_error("%s", err.message);
+        agent_free_settings(&p);
         return AGENT_EXIT_MACHINE;
     }
     agent_open_scratch(&p);

@@ -16,7 +16,7 @@
 #define PLUGIN_CONFIG_MAX 262144
 
 static const char plugin_usage[] =
-    "usage: interlink-cri plugin [--listen ADDRESS] [--dir FOLDER] [--backend local|slurm] [--config FILE]\n"
+    "Usage: interlink-cri plugin [--listen ADDRESS] [--dir FOLDER] [--backend local|slurm] [--config FILE]\n"
     "                            [--program FILE] [--allow-tcp] [--log-level error|warn|info|debug]\n"
     "\n"
     "An interLink plugin: runs pods for an interLink API server, or for `interlink-cri serve` directly.\n"

@@ -11,7 +11,7 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parents[3]
 BINARY = pathlib.Path(os.environ.get("INTERLINK_CRI_BINARY") or TOP / "build" / "san" / "interlink-cri")
 GUIDE = TOP / "docs" / "operators-guide.md"
-PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("**/*.md"))]
 
 
 def blocks(kind):
@@ -69,3 +69,15 @@ def test_the_unit_is_systemds(tmp_path):
     done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=50", str(unit)], capture_output=True,
                           text=True, check=False)
     assert done.returncode == 0, done.stdout.splitlines()[-1:]
+
+
+def test_every_role_has_a_help():
+    def run(*words):
+        return subprocess.run([BINARY, *words], capture_output=True, text=True, timeout=30, check=False)
+    roles = re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE)
+    assert {"serve", "plugin", "agent", "join", "ctl", "doctor"} <= set(roles)
+    for role in set(roles) - {"version", "help"}:
+        done = run(role, "--help")
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(f"Usage: interlink-cri {role}"), role
+    wrong = run("agent", "--manifest")
+    assert wrong.returncode == 64 and "interlink-cri agent --help" in wrong.stderr
