@@ -224,6 +224,7 @@
 #include "agent/podrun_status.c"
 #include "agent/podrun_container.c"
 #include "agent/podrun.c"
+#include "agent/agent_settings.c"
 #include "agent/agent.c"
 
 /* plugin: the interLink plugin server and its backends. */

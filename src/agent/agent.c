@@ -8,12 +8,12 @@
 
 #include "agent/agent_context.h"
 #include "agent/agent_join.h"
-#include "agent/agent_relay.h"
+#include "agent/agent_settings.h"
 #include "agent/agent_settle.h"
 #include "agent/engine_apptainer.h"
+#include "agent/podrun.h"
 #include "agent/probe.h"
 #include "image/unpack.h"
-#include "agent/podrun.h"
 #include "io/child.h"
 #include "io/file.h"
 #include "io/socket.h"
@@ -23,22 +23,12 @@
 #include "text/quantity.h"
 #include "version.h"
 
-/* Says that the job's folder is ours, to the process that does the agent's work. */
-#define AGENT_MADE_VARIABLE "INTERLINK_JOB_DIR_MADE"
-
 /* The agent and its connection. */
 struct agent_program {
     struct agent agent;
     struct isolation isolation;
-    char *token; /* owned; "" when it is in a file */
-    char *token_file, *own_dir; /* owned; "": in the job's folder; the job's folder, when we have made it */
-    char *relay_pin, *engine, *apptainer, *cgroup_parent, *netns, *cdi_dirs; /* owned */
-    struct agent_relay relay;
-    bool relay_is_unix;
-    bool join_wanted;
-    int64_t keepalive_ms;
+    struct agent_settings set;
     struct agent_join join;
-    bool own_ipc, own_uts, own_pid; /* namespaces */
     struct rpc_service service;
     const struct rpc_service *service_list[1];
     struct rpc_services services;
@@ -47,7 +37,6 @@ struct agent_program {
     char way[320];         /* what the connection is, or was, for messages */
     struct rpc_conn *conn;
     struct timer redial, farewell;
-    const char *manifest;  /* of the pod to be run; NULL: a node says what is to be run */
     struct podrun *podrun; /* owned; with a manifest */
     int64_t pause_ms;      /* before the next dial */
     int64_t pause_max_ms;
@@ -59,135 +48,14 @@ struct agent_program {
     int64_t dial_fault_ms; /* monotonic */
 };
 
-/* ---- settings ---- */
-
-static char *agent_setting(const char *name)
+static void agent_take_settings(struct agent_program *p)
 {
-    const char *value = getenv(name);
-
-    return xstrdup(value != NULL ? value : "");
-}
-
-static bool agent_word_listed(const char *list, const char *word)
-{
-    size_t n = strlen(word);
-
-    for (const char *p = list; p != NULL; p = strchr(p, ',')) {
-        p += *p == ',';
-        if (strncmp(p, word, n) == 0 && (p[n] == ',' || p[n] == '\0'))
-            return true;
-    }
-    return false;
-}
-
-static bool agent_check_relay(struct agent_program *p, struct status *err)
-{
-    struct address address = { .is_unix = false };
-
-    if ((*p->relay.given == '\0' && !p->join_wanted) || !agent_relay_check(p->relay.given, err))
-        return status_prefix(err, "INTERLINK_RELAY");
-    if (strchr(p->relay.given, ',') == NULL && *p->relay.given != '\0')
-        address_parse(p->relay.given, &address, err);
-    p->relay_is_unix = address.is_unix;
-    p->pause_max_ms = address.is_unix ? AGENT_REDIAL_UNIX_MAX_MS : AGENT_REDIAL_MAX_MS;
+    memcpy(p->agent.sandbox_id, p->set.sandbox_id, sizeof p->agent.sandbox_id);
+    p->agent.job_dir = p->set.job_dir;
+    p->agent.images_dir = p->set.images_dir;
+    p->agent.relay = &p->set.relay;
     p->pause_ms = AGENT_REDIAL_MIN_MS;
-    return true;
-}
-
-/* With a manifest its folder will do, and any id. */
-static void agent_default_settings(const struct agent_program *p, char **job_dir, char **sandbox)
-{
-    if (p->manifest != NULL && **job_dir == '\0' && strrchr(p->manifest, '/') != NULL) {
-        free(*job_dir);
-        *job_dir = xstrndup(p->manifest, (size_t)(strrchr(p->manifest, '/') - p->manifest));
-    }
-    if (p->manifest != NULL && **sandbox == '\0') {
-        free(*sandbox);
-        *sandbox = xcalloc(1, ID_LENGTH + 1);
-        random_id(*sandbox);
-    }
-}
-
-/* In a container that somebody else has made. */
-static bool agent_is_inside(const struct agent_program *p)
-{
-    return strcmp(p->engine, "inside") == 0;
-}
-
-/* The plugin that started us there has no folder for us. The process that does the agent's work finds it in its environment. */
-static bool agent_make_job_dir(struct agent_program *p, struct status *err)
-{
-    const char *base = getenv("TMPDIR");
-    cleanup_free char *path = xasprintf("%s/interlink-cri.XXXXXX", base != NULL && *base == '/' ? base : "/tmp");
-
-    if (mkdtemp(path) == NULL)
-        return status_errno(err, "no folder can be made for the agent: %s", path);
-    setenv("INTERLINK_JOB_DIR", path, 1);
-    setenv(AGENT_MADE_VARIABLE, path, 1);
-    free(p->agent.job_dir);
-    p->agent.job_dir = steal_ptr(&path);
-    return true;
-}
-
-static bool agent_read_settings(struct agent_program *p, struct status *err)
-{
-    struct agent *agent = &p->agent;
-    cleanup_free char *sandbox = agent_setting("INTERLINK_SANDBOX");
-    cleanup_free char *namespaces = agent_setting("INTERLINK_NAMESPACES");
-    cleanup_free char *level = agent_setting("INTERLINK_LOG_LEVEL");
-    cleanup_free char *keepalive = agent_setting("INTERLINK_KEEPALIVE"), *join = agent_setting("INTERLINK_JOIN");
-    enum log_level log_level = LOG_INFO;
-    uint64_t seconds = AGENT_KEEPALIVE_MS / 1000;
-
-    p->token = agent_setting("INTERLINK_TOKEN");
-    p->token_file = agent_setting("INTERLINK_TOKEN_FILE");
-    p->relay.given = agent_setting("INTERLINK_RELAY");
-    p->join_wanted = strcmp(join, "1") == 0;
-    p->relay_pin = agent_setting("INTERLINK_RELAY_PIN");
-    p->engine = agent_setting("INTERLINK_ENGINE");
-    p->apptainer = agent_setting("INTERLINK_APPTAINER");
-    p->cgroup_parent = agent_setting("INTERLINK_CGROUP_PARENT");
-    p->netns = agent_setting("INTERLINK_NETNS");
-    p->cdi_dirs = agent_setting("INTERLINK_CDI_DIRS");
-    p->own_ipc = agent_word_listed(namespaces, "ipc");
-    p->own_uts = agent_word_listed(namespaces, "uts");
-    p->own_pid = agent_word_listed(namespaces, "pid");
-    agent->job_dir = agent_setting("INTERLINK_JOB_DIR");
-    agent->images_dir = agent_setting("INTERLINK_IMAGES");
-    agent_default_settings(p, &agent->job_dir, &sandbox);
-    if (*level != '\0' && !log_level_parse(level, &log_level))
-        return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_LOG_LEVEL: \"%s\" is none of error, warn, info, debug", level);
-    log_setup(log_level, "agent");
-    if (strlen(sandbox) != ID_LENGTH || strspn(sandbox, "0123456789abcdef") != ID_LENGTH)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_SANDBOX: \"%.80s\" is not %d lower-case hex digits", sandbox,
-                          ID_LENGTH);
-    memcpy(agent->sandbox_id, sandbox, sizeof agent->sandbox_id);
-    p->own_dir = agent_setting(AGENT_MADE_VARIABLE);
-    if (agent_is_inside(p) && agent->job_dir[0] == '\0' && !agent_make_job_dir(p, err))
-        return false;
-    if (agent->job_dir[0] != '/' || access(agent->job_dir, R_OK | W_OK | X_OK) < 0)
-        return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_JOB_DIR: \"%s\" is not the absolute path of a folder of ours",
-                          agent->job_dir);
-    p->relay.job_dir = agent->job_dir;
-    agent->relay = &p->relay;
-    if (*keepalive != '\0' && (!parse_u64(keepalive, 86400, &seconds) || seconds == 0))
-        return status_set(err, STATUS_INVALID_ARGUMENT, "INTERLINK_KEEPALIVE: \"%.40s\" is no number of seconds up to a day", keepalive);
-    p->keepalive_ms = (int64_t)seconds * 1000;
-    return p->manifest != NULL || agent_check_relay(p, err);
-}
-
-/* What is ours is nobody else's: not the containers', and not that of programs that the engine may run. */
-static void agent_strip_environment(void)
-{
-    static const char *const names[] = {
-        "INTERLINK_RELAY",  "INTERLINK_RELAY_PIN", "INTERLINK_SANDBOX",       "INTERLINK_JOB_DIR",   "INTERLINK_NAMESPACES",
-        "INTERLINK_IMAGES", "INTERLINK_ENGINE",    "INTERLINK_CGROUP_PARENT", "INTERLINK_LOG_LEVEL", "INTERLINK_NETNS",
-        "INTERLINK_CDI_DIRS", "INTERLINK_TOKEN",     "INTERLINK_APPTAINER",     "INTERLINK_JOIN",      "INTERLINK_KEEPALIVE",
-        "INTERLINK_SCRATCH",  "INTERLINK_TOKEN_FILE", AGENT_MADE_VARIABLE,
-    };
-
-    for (size_t i = 0; i < COUNT_OF(names); i++)
-        unsetenv(names[i]);
+    p->pause_max_ms = p->set.relay_is_unix ? AGENT_REDIAL_UNIX_MAX_MS : AGENT_REDIAL_MAX_MS;
 }
 
 /* From the environment, so that the process in front of the agent can do the same. */
@@ -210,8 +78,8 @@ static void agent_clean_after(void)
 static bool agent_enter_isolation(struct agent_program *p, char **argv, struct status *err)
 {
     struct isolate_options options = {
-        .argv = argv, .host_ipc = !p->own_ipc, .host_uts = !p->own_uts, .host_pid = !p->own_pid, .netns = p->netns,
-        .none = strcmp(p->engine, "apptainer") == 0 || agent_is_inside(p), .after = agent_clean_after,
+        .argv = argv, .host_ipc = !p->set.own_ipc, .host_uts = !p->set.own_uts, .host_pid = !p->set.own_pid, .netns = p->set.netns,
+        .none = strcmp(p->set.engine, "apptainer") == 0 || agent_settings_inside(&p->set), .after = agent_clean_after,
     };
 
     return isolate_enter(&options, &p->isolation, err);
@@ -313,13 +181,13 @@ static void agent_pick_engine(struct agent_program *p)
     struct agent *agent = &p->agent;
     char name[256] = "";
     struct engine_options options = {
-        .wanted = p->engine,
-        .apptainer = p->apptainer,
+        .wanted = p->set.engine,
+        .apptainer = p->set.apptainer,
         .job_dir = agent->job_dir,
         .work_dir = agent_work_dir(agent),
         .sandbox_id = agent->sandbox_id,
-        .cgroup_parent = p->cgroup_parent,
-        .cdi_dirs = p->cdi_dirs,
+        .cgroup_parent = p->set.cgroup_parent,
+        .cdi_dirs = p->set.cdi_dirs,
         .isolation = p->isolation,
     };
 
@@ -356,7 +224,7 @@ static void agent_on_close(void *arg, const struct status *err)
 
     rpc_conn_free(p->conn);
     p->conn = NULL;
-    if (p->leaving || p->manifest != NULL) {
+    if (p->leaving || p->set.manifest != NULL) {
         loop_stop(p->agent.loop);
         return;
     }
@@ -384,8 +252,8 @@ static void agent_take(struct agent_program *p, struct stream *stream, struct st
 {
     struct rpc_conn_options options = {
         .services = &p->services,
-        .keepalive_ms = p->relay_is_unix ? 0 : p->keepalive_ms,
-        .keepalive_timeout_ms = p->keepalive_ms / AGENT_KEEPALIVE_PART,
+        .keepalive_ms = p->set.relay_is_unix ? 0 : p->set.keepalive_ms,
+        .keepalive_timeout_ms = p->set.keepalive_ms / AGENT_KEEPALIVE_PART,
         .on_close = agent_on_close,
         .arg = p,
     };
@@ -416,7 +284,7 @@ static void agent_on_dialled(void *arg, struct stream *stream, struct str early,
     if (err == NULL) {
         dial_cancel(p->joined);
         p->joined = NULL;
-        snprintf(p->way, sizeof p->way, "the node at %s", p->relay.current);
+        snprintf(p->way, sizeof p->way, "the node at %s", p->set.relay.current);
         agent_take(p, stream, early);
     } else if (!agent_dismissed(p, err, refused)) {
         agent_tell_fault(p, err);
@@ -442,11 +310,11 @@ static void agent_on_joined(void *arg, struct stream *stream, struct str early, 
 /* A file is read anew for each dial, since it may have been replaced. */
 static bool agent_read_token(const struct agent_program *p, struct buf *token, struct status *err)
 {
-    cleanup_free char *path = *p->token_file != '\0' ? xstrdup(p->token_file)
+    cleanup_free char *path = *p->set.token_file != '\0' ? xstrdup(p->set.token_file)
                                                      : xasprintf("%s/volumes/interlink/token", p->agent.job_dir);
 
-    if (*p->token != '\0')
-        buf_append_str(token, p->token);
+    if (*p->set.token != '\0')
+        buf_append_str(token, p->set.token);
     else if (!file_read(path, AGENT_TOKEN_MAX, token, err))
         return false;
     while (token->n > 0 && (token->p[token->n - 1] == '\n' || token->p[token->n - 1] == ' '))
@@ -466,8 +334,8 @@ static void agent_dial(void *arg)
         return;
     }
     struct dial_options options = {
-        .address = agent_relay_next(&p->relay),
-        .pin = p->relay_pin,
+        .address = agent_relay_next(&p->set.relay),
+        .pin = p->set.relay_pin,
         .sandbox_id = p->agent.sandbox_id,
         .token = buf_cstr(&token),
         .on_done = agent_on_dialled,
@@ -492,7 +360,7 @@ static void agent_on_join(void *arg, struct stream *stream)
     }
     struct dial_options options = {
         .address = "by the node's command",
-        .pin = p->relay_pin,
+        .pin = p->set.relay_pin,
         .sandbox_id = p->agent.sandbox_id,
         .token = buf_cstr(&token),
         .on_done = agent_on_joined,
@@ -529,9 +397,9 @@ static bool agent_run_manifest(struct agent_program *p, struct status *err)
     }
     p->conn = rpc_conn_new(agent->loop, ours, &options, STR(""));
     p->podrun = podrun_start(&(struct podrun_options){ .loop = agent->loop, .job_dir = agent->job_dir, .images_dir = agent->images_dir,
-                                                       .manifest = p->manifest, .stream = theirs, .on_done = agent_on_pod_done, .arg = p },
+                                                       .manifest = p->set.manifest, .stream = theirs, .on_done = agent_on_pod_done, .arg = p },
                              err);
-    return p->podrun != NULL || status_prefix(err, "%s", p->manifest);
+    return p->podrun != NULL || status_prefix(err, "%s", p->set.manifest);
 }
 
 static bool agent_serve(struct agent_program *p, struct status *err)
@@ -541,9 +409,9 @@ static bool agent_serve(struct agent_program *p, struct status *err)
     agent_service(&p->agent, &p->service);
     p->service_list[0] = &p->service;
     p->services = (struct rpc_services){ .services = p->service_list, .count = 1 };
-    if (p->manifest != NULL)
+    if (p->set.manifest != NULL)
         return agent_run_manifest(p, err);
-    if (p->join_wanted && !agent_join_open(&p->join, p->agent.loop, p->agent.job_dir, p->agent.sandbox_id, agent_on_join, p, &join))
+    if (p->set.join_wanted && !agent_join_open(&p->join, p->agent.loop, p->agent.job_dir, p->agent.sandbox_id, agent_on_join, p, &join))
         log_error("the node cannot come to this agent: %s", join.message);
     agent_dial(p);
     return true;
@@ -562,7 +430,7 @@ static void agent_remove_own_dir(const struct agent_program *p)
 {
     struct status err;
 
-    if (*p->own_dir != '\0' && !tree_remove(p->own_dir, &err))
+    if (*p->set.own_dir != '\0' && !tree_remove(p->set.own_dir, &err))
         log_warn("%s", err.message);
 }
 
@@ -581,25 +449,6 @@ static void agent_on_ended(void *arg)
     timer_start(p->agent.loop, &p->farewell, p->conn != NULL ? AGENT_FAREWELL_MS : 0, agent_on_farewell, p);
     if (p->conn != NULL)
         rpc_conn_shutdown(p->conn);
-}
-
-static void agent_free_settings(struct agent_program *p)
-{
-    struct agent *agent = &p->agent;
-
-    free(agent->machine_name);
-    free(p->own_dir);
-    free(p->token_file);
-    free(agent->job_dir);
-    free(agent->images_dir);
-    free(p->token);
-    agent_relay_free(&p->relay);
-    free(p->relay_pin);
-    free(p->engine);
-    free(p->apptainer);
-    free(p->cgroup_parent);
-    free(p->netns);
-    free(p->cdi_dirs);
 }
 
 static void agent_free(struct agent_program *p)
@@ -627,16 +476,19 @@ static void agent_free(struct agent_program *p)
     loop_free(agent->loop);
     scratch_close(&agent->scratch);
     agent_remove_own_dir(p);
-    agent_free_settings(p);
+    agent_settings_free(&p->set);
+    free(agent->machine_name);
 }
 
 /* ---- only asked what it could do ---- */
 
 static int agent_show_features(char **argv)
 {
-    cleanup_free char *wanted = agent_setting("INTERLINK_ENGINE"), *images = agent_setting("INTERLINK_IMAGES");
-    cleanup_free char *apptainer = agent_setting("INTERLINK_APPTAINER");
-    struct agent_program p = { .netns = (char *)(uintptr_t)"", .own_ipc = true, .own_uts = true, .own_pid = true, .engine = wanted };
+    cleanup_free char *wanted = agent_settings_get("INTERLINK_ENGINE"), *images = agent_settings_get("INTERLINK_IMAGES");
+    cleanup_free char *apptainer = agent_settings_get("INTERLINK_APPTAINER");
+    struct agent_program p = {
+        .set = { .netns = (char *)(uintptr_t)"", .own_ipc = true, .own_uts = true, .own_pid = true, .engine = wanted },
+    };
     Interlink__Agent__V1__HelloResponse answer = INTERLINK__AGENT__V1__HELLO_RESPONSE__INIT;
     Interlink__Agent__V1__Features features;
     struct status err = STATUS_INIT;
@@ -686,25 +538,26 @@ int agent_main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[2], "--probe") == 0)
         return probe_main();
     if (argc == 4 && strcmp(argv[2], "--manifest") == 0)
-        p.manifest = argv[3];
-    if (argc > 2 && p.manifest == NULL) {
+        p.set.manifest = argv[3];
+    if (argc > 2 && p.set.manifest == NULL) {
         log_error("agent: %s is no argument of it, or not one by itself: see interlink-cri agent --help", argv[2]);
         return AGENT_EXIT_ENVIRONMENT;
     }
     p.agent.ending.on_done = agent_on_ended;
     p.agent.ending.arg = &p;
-    if (!agent_read_settings(&p, &err)) {
+    if (!agent_settings_read(&p.set, &err)) {
         log_error("%s", err.message);
-        agent_free_settings(&p);
+        agent_settings_free(&p.set);
         return AGENT_EXIT_ENVIRONMENT;
     }
+    agent_take_settings(&p);
     if (!agent_enter_isolation(&p, argv, &err) || !agent_start_loop(&p, &err)) {
         log_error("%s", err.message);
-        agent_free_settings(&p);
+        agent_settings_free(&p.set);
         return AGENT_EXIT_MACHINE;
     }
     agent_open_scratch(&p);
-    agent_strip_environment();
+    agent_settings_hide();
     agent_pick_engine(&p);
     if (agent_serve(&p, &err)) {
         loop_run(p.agent.loop);
@@ -715,5 +568,3 @@ int agent_main(int argc, char **argv)
     agent_free(&p);
     return p.exit_code;
 }
-
-#undef AGENT_MADE_VARIABLE

@@ -46,9 +46,9 @@ struct agent {
     struct loop *loop;
     char sandbox_id[ID_LENGTH + 1];
     const struct agent_relay *relay; /* where the node is; borrowed */
-    char *job_dir;      /* owned; absolute: what the plugin made */
+    char *job_dir;      /* borrowed; absolute: what the plugin made */
     struct scratch scratch;
-    char *images_dir;   /* owned; the node's image store, when this machine sees it; "" otherwise */
+    char *images_dir;   /* borrowed; the node's image store, when this machine sees it; "" otherwise */
     char *machine_name; /* owned; the hostname before the pod got its own */
     bool own_mounts;    /* in a mount namespace of our own, in which we may mount */
     struct engine *engine;      /* owned; NULL when none can be used, and then engine_error says why */
