@@ -524,7 +524,7 @@ def test_command_line(tmp_path):
     def run(*options):
         return subprocess.run([kit.PROGRAM, "plugin", *options], capture_output=True, text=True, timeout=10)
 
-    assert run("--help").returncode == 0 and "usage" in run("--help").stdout
+    assert run("--help").returncode == 0 and "Usage" in run("--help").stdout
     assert run("--no-such").returncode == 2
     assert run("word").returncode == 2
     assert run("--log-level", "loud").returncode == 2
