@@ -65,7 +65,12 @@ class Site:
         return next(j for j in self.jobs() if j["JobID"] == jid)
 
     def start_requeued(self, jid):
-        """Slurm lets a requeued job wait two minutes, counted from when the first run has been cleared away."""
+        """Of a requeued job that is PENDING: Slurm lets it wait two minutes, counted from when the first run has been cleared away, so that
+        the first run's credential is no longer known. slurmd tells the two credentials apart by whole seconds: what would start in the second
+        in which the first run was ended is "already killed", FAILED with exit code 1 before its script has begun."""
+        seen = time.time()
+        kit.wait_for(lambda: time.time() > seen + 1, what="a later second than that of the first run's end")
+
         def runs():
             found = self.job(jid)["State"]
             if found == "PENDING":
