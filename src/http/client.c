@@ -275,6 +275,7 @@ struct http_request *http_request_start(struct http_client *client, const struct
     struct http_request_options *o = &r->options;
 
     r->client = client;
+    r->socket = -1;
     *o = *options;
     bool has_body = o->body != NULL;
     o->method = arena_strdup(&r->arena, http_or_null(o->method) != NULL ? o->method : has_body ? "POST" : "GET");

@@ -49,6 +49,8 @@ struct http_request {
     CURLcode code;    /* libcurl's verdict */
     struct tls_verifier *verifiers[8]; /* owned; one for each handshake: redirects, other addresses of the host */
     size_t verifier_count;
+    int socket;         /* libcurl's, of the connection last made; -1: none */
+    unsigned tls_error; /* BearSSL's number for what the peer said before it closed; 0: nothing */
     char text[CURL_ERROR_SIZE];
 };
 

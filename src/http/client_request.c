@@ -2,6 +2,8 @@
 #include "http/client_internal.h"
 
 #include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "version.h"
 
@@ -136,6 +138,34 @@ static CURLcode http_request_on_tls(CURL *easy, void *context, void *arg)
     return CURLE_OK;
 }
 
+static int http_request_on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
+{
+    struct http_request *r = arg;
+
+    (void)purpose;
+    r->socket = fd;
+    return CURL_SOCKOPT_OK;
+}
+
+/* The client's, since a kept connection outlives its request. A peer that does not like our certificate says so and closes; when it
+ * closed before all of ours was sent, libcurl gives up without reading what the kernel kept: a record (type 21) with a fatal
+ * alert (RFC 5246, 7.2). */
+static int http_request_on_close(void *arg, curl_socket_t fd)
+{
+    struct http_client *client = arg;
+    unsigned char alert[7];
+
+    for (LIST_EACH(struct http_request, r, &client->running, link)) {
+        if (r->socket != fd)
+            continue;
+        r->socket = -1;
+        if (r->verifier_count > 0 && recv(fd, alert, sizeof alert, MSG_DONTWAIT) == (ssize_t)sizeof alert &&
+            alert[0] == 21 && alert[1] == 3 && alert[3] == 0 && alert[4] == 2 && alert[5] == 2)
+            r->tls_error = (unsigned)BR_ERR_RECV_FATAL_ALERT + alert[6];
+    }
+    return close(fd);
+}
+
 /* ---- setting up ---- */
 
 static bool http_request_set_headers(struct http_request *r, struct status *err)
@@ -223,6 +253,10 @@ static bool http_request_set_rest(struct http_request *r)
     CURL *easy = r->easy;
     bool ok = curl_easy_setopt(easy, CURLOPT_PRIVATE, r) == CURLE_OK;
 
+    ok = ok && curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, http_request_on_socket) == CURLE_OK;
+    ok = ok && curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, r) == CURLE_OK;
+    ok = ok && curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, http_request_on_close) == CURLE_OK;
+    ok = ok && curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, r->client) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_URL, o->url) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, r->text) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK;
@@ -270,6 +304,8 @@ static const char *http_request_tls_text(const struct http_request *r)
     static const char mark[] = "connection error 0x";
     const char *p = strstr(r->text, mark);
 
+    if (r->tls_error != 0)
+        return tls_error_text((int)r->tls_error);
     if (p != NULL)
         return tls_error_text((int)strtol(p + sizeof mark - 1, NULL, 16));
     return r->text[0] != '\0' ? r->text : "the handshake failed";
@@ -292,7 +328,7 @@ static void http_request_explain_tls(const struct http_request *r, CURLcode code
     if (r->verifier_count > 0 && tls_verifier_failed(r->verifiers[r->verifier_count - 1], err))
         return;
     bool lost = strstr(r->text, "BearSSL") == NULL && (code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR);
-    bool closed = lost || strstr(r->text, "closed during") != NULL;
+    bool closed = r->tls_error == 0 && (lost || strstr(r->text, "closed during") != NULL);
     status_set(err, code == CURLE_PEER_FAILED_VERIFICATION ? STATUS_UNAUTHENTICATED : STATUS_UNAVAILABLE, "TLS: %s",
                closed ? "the server closed the connection during the handshake (does it want a client certificate?)"
                       : http_request_tls_text(r));

@@ -102,31 +102,6 @@ static void tls_fail(struct tls_stream *t, enum status_code code, const char *te
         status_set(&t->error, code, "TLS: %s", text);
 }
 
-/* Moves records out. False when nothing more can be moved now. */
-static bool tls_push(struct tls_stream *t)
-{
-    size_t n;
-    unsigned char *p = br_ssl_engine_sendrec_buf(t->engine, &n);
-
-    if (p == NULL || t->write_blocked || t->ended)
-        return false;
-    ssize_t put = stream_write(t->lower, p, n);
-    if (put == -EAGAIN) {
-        t->write_blocked = true;
-        return false;
-    }
-    if (put <= 0 && t->engine->shutdown_recv) {
-        t->ended = true;
-        return false;
-    }
-    if (put <= 0) {
-        tls_fail(t, STATUS_UNAVAILABLE, "the connection was lost");
-        return false;
-    }
-    br_ssl_engine_sendrec_ack(t->engine, (size_t)put);
-    return true;
-}
-
 /* Moves bytes of a record in. False when nothing more can be moved now. */
 static bool tls_pull(struct tls_stream *t)
 {
@@ -163,6 +138,39 @@ static void tls_check_closed(struct tls_stream *t)
         tls_fail(t, STATUS_UNAVAILABLE, tls_error_text(code));
     else if (!t->established)
         tls_fail(t, STATUS_UNAVAILABLE, "the peer closed the connection during the handshake");
+}
+
+/* The peer may have said why before it closed. The kernel keeps that for us to read, whatever it makes of our bytes. */
+static void tls_write_lost(struct tls_stream *t)
+{
+    while (!t->failed && !t->engine->shutdown_recv && tls_pull(t))
+        continue;
+    tls_check_closed(t);
+    if (t->engine->shutdown_recv)
+        t->ended = true;
+    else
+        tls_fail(t, STATUS_UNAVAILABLE, "the connection was lost");
+}
+
+/* Moves records out. False when nothing more can be moved now. */
+static bool tls_push(struct tls_stream *t)
+{
+    size_t n;
+    unsigned char *p = br_ssl_engine_sendrec_buf(t->engine, &n);
+
+    if (p == NULL || t->write_blocked || t->ended)
+        return false;
+    ssize_t put = stream_write(t->lower, p, n);
+    if (put == -EAGAIN) {
+        t->write_blocked = true;
+        return false;
+    }
+    if (put <= 0) {
+        tls_write_lost(t);
+        return false;
+    }
+    br_ssl_engine_sendrec_ack(t->engine, (size_t)put);
+    return true;
 }
 
 static void tls_check_established(struct tls_stream *t)

@@ -544,6 +544,18 @@ static void test_bad_peers(void **state)
     assert_true(tls_stream_error(f->client.stream, &err));
     assert_int_equal(err.code, STATUS_UNAVAILABLE);
     end_stop(&f->client);
+    /* A server that says why, and goes without reading: what we write is lost, what it said is not. */
+    int pair[2];
+    struct tls_trust *trust = ca();
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_int_equal(write(pair[1], "\x15\x03\x03\x00\x02\x02\x30", 7), 7);
+    close(pair[1]);
+    end_start(&f->client, tls_client(f->loop, stream_of_fd(f->loop, pair[0], &err), trust, "localhost", NULL, 0, &err));
+    tls_trust_free(trust);
+    TURN_UNTIL(f->client.hangup);
+    assert_true(tls_stream_error(f->client.stream, &err));
+    assert_non_null(strstr(err.message, "does not know the authority"));
+    end_stop(&f->client);
     /* A client of TLS 1.0 only: a hello with that version. */
     static const char hello[] = "\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x01" "0123456789abcdef0123456789abcdef"
                                 "\x00\x00\x04\x00\x2f\x00\xff\x01\x00";
