@@ -15,16 +15,19 @@ static const char pre_exec_begin[] =
     "set +eu\n"
     "umask 077\n"
     "work=$(dirname \"$(readlink \"/proc/$$/fd/1\")\")\n"
-    "agent= job=\n"
+    "agent= job= new= told=\n"
     "end() {\n"
     "  trap '' TERM USR1 USR2\n" /* which Slurm may send to rm as well */
-    "  [ -z \"$job\" ] || rm -rf --one-file-system \"$job\" 2>/dev/null\n"
+    "  for old in \"$job\" \"$new\"; do [ -z \"$old\" ] || rm -rf --one-file-system \"$old\" 2>/dev/null; done\n"
     "  { printf '%s\\n' \"$1\" >\"$work/run-$name.status\"; } 2>/dev/null\n"
+    /* A plugin that deletes the job removes the folder meanwhile, and cannot when this file comes in between. */
+    "  [ -z \"$told\" ] || sleep 1\n"
+    "  [ -f \"$work/job.sh\" ] || { rm -f \"$work/run-$name.status\"; rmdir \"$work\"; } 2>/dev/null\n"
     "  exit \"$1\"\n"
     "}\n"
     /* Not to both: who asks for the log gets the job's output and this file. */
     "fail() { echo \"interlink-cri: $2\" >>\"$work/run-$name.out\" || echo \"interlink-cri: $2\"; end \"$1\"; }\n"
-    "pass() { [ -n \"$agent\" ] || end 143; kill -s TERM \"$agent\" 2>/dev/null; }\n"
+    "pass() { told=1; [ -n \"$agent\" ] || end 143; kill -s TERM \"$agent\" 2>/dev/null; }\n"
     "trap pass TERM USR2\n"
     /* The agent takes a second TERM for an order to kill. */
     "trap 'pass; sleep 1; pass' USR1\n"
