@@ -11,7 +11,7 @@
 #   kubernetes  real kubelets, API servers and kubectl on the static program (builds Kubernetes the first time: some 8 minutes)
 #   slurm       pods as jobs of a real Slurm, also under a real kubelet (needs root; installs slurm-wlm, munge and patchelf)
 #
-# `all` runs every one of them. Logs: build/test/. The last line says "N passed, N failed, N skipped".
+# `all` runs every one of them but slurm. Logs: build/test/. The last line says "N passed, N failed, N skipped".
 set -u
 cd "$(dirname "$0")" || exit 1
 
