@@ -152,7 +152,7 @@ def deleted_in_the_back_off(queue, name, crash):
 def deleted_before_its_agent_calls(queue, name, crash):
     queue.submit(name)
     queue.says(name, running={"startedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
-    queue.told(name, "has started; its agent has not called in yet")
+    queue.told(name, "has started; its agent has not called in")
     queue.delete(name)
     crash()
     queue.over(name)

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -240,7 +241,9 @@ def test_ends_and_resets(serve, cri, joined):
     # An agent that is gone breaks what it carried.
     held = subprocess.Popen(joined.node.enter("python3", str(CLIENT), json.dumps(["is_reset", ip, 8082])), stdout=subprocess.PIPE,
                             text=True)
-    wait_for(lambda: joined.node.run("ss", "-Htn", "state", "established", "dport", "=", ":8082"), what="connecting")
+    # It is a reset for what is there and unread. /proc/net/tcp has the local address, the other, the state (01: established) and the queues.
+    wait_for(lambda: re.search(rb":1F92 \S+ 01 0{8}:0{7}1 ", cri.exec_sync(pod.echo, "cat", "/proc/net/tcp", "/proc/net/tcp6").stdout),
+             what="the byte's arrival")
     cri.runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod.id))
     assert held.communicate(timeout=30)[0] == "true\n"
     assert client(joined.node, "outcome", ip, 8080) == "refused"
